@@ -1,0 +1,239 @@
+"""A station as data: arms, cameras, limits and rates, read from one YAML file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from enpire_bringup.configuration import ConfigurationError, Section, read_yaml
+from enpire_bringup.paths import share_directory
+
+BACKENDS = ('sim', 'ros2_control', 'yam')
+
+
+@dataclass(frozen=True)
+class Gripper:
+    """A parallel gripper driven by one joint. Positions in m a finger, effort in N."""
+
+    joint: str
+    closed: float
+    open: float
+    max_effort: float
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One arm. `base_xyz` (m) and `base_rpy` (rad) place its base in the frame "world"."""
+
+    name: str
+    model: Path
+    base_xyz: tuple[float, float, float]
+    base_rpy: tuple[float, float, float]
+    joints: tuple[str, ...]
+    base_frame: str
+    tcp_frame: str
+    named: dict[str, tuple[float, ...]]
+    max_velocity: tuple[float, ...]
+    max_acceleration: tuple[float, ...]
+    gripper: Gripper
+
+    @property
+    def prefix(self) -> str:
+        """Prefix of this arm's joints, links and frames, e.g. "left_"."""
+        return f'{self.name}_'
+
+
+@dataclass(frozen=True)
+class Camera:
+    """A pinhole camera in the frame `parent`: it sits at `position` (m) and looks at `look_at` (m)."""
+
+    name: str
+    parent: str
+    position: tuple[float, float, float]
+    look_at: tuple[float, float, float]
+    up: tuple[float, float, float]
+    width: int
+    height: int
+    vertical_fov: float
+    rate: float
+
+    @property
+    def optical_frame(self) -> str:
+        return f'{self.name}_camera_color_optical_frame'
+
+    @property
+    def image_topic(self) -> str:
+        return f'{self.name}_camera/color/image_raw'
+
+    @property
+    def info_topic(self) -> str:
+        return f'{self.name}_camera/color/camera_info'
+
+
+@dataclass(frozen=True)
+class SafetyLimits:
+    """What the guard enforces. m, rad, s; `workspace_low` and `workspace_high` bound every TCP in "world"."""
+
+    joint_margin: float
+    max_joint_speed: float
+    max_tip_speed: float
+    workspace_low: tuple[float, float, float]
+    workspace_high: tuple[float, float, float]
+    stale_command: float
+    stale_state: float
+
+
+@dataclass(frozen=True)
+class Station:
+    """One station file."""
+
+    name: str
+    file: Path
+    description: str
+    backend: str
+    robot_description: Path
+    arms: dict[str, Arm]
+    cameras: dict[str, Camera]
+    safety: SafetyLimits
+    policy_rate: float
+    control_rate: float
+    real_time_factor: float
+    step_timeout: float
+
+    @property
+    def joints(self) -> tuple[str, ...]:
+        """Every joint, arm by arm, each arm's gripper joint after its arm joints."""
+        return tuple(joint for arm in self.arms.values() for joint in (*arm.joints, arm.gripper.joint))
+
+    def with_real_time_factor(self, factor: float) -> 'Station':
+        return replace(self, real_time_factor=factor)
+
+    def with_camera_size(self, width: int, height: int) -> 'Station':
+        return replace(self, cameras={name: replace(camera, width=width, height=height)
+                                      for name, camera in self.cameras.items()})
+
+
+def station_file(name_or_path: str) -> Path:
+    """The file of a station given by path or by the name of one that ships with the suite.
+
+    Raises ConfigurationError listing the stations there are.
+    """
+    path = Path(name_or_path)
+    if path.suffix in ('.yaml', '.yml'):
+        if path.is_file():
+            return path.resolve()
+        raise ConfigurationError(f'{path}: no such station file')
+    folder = share_directory() / 'config' / 'stations'
+    file = folder / f'{name_or_path}.yaml'
+    if file.is_file():
+        return file
+    known = ', '.join(sorted(f.stem for f in folder.glob('*.yaml')))
+    raise ConfigurationError(
+        f"no station '{name_or_path}'; known: {known}. Or give the path of a station file ending in .yaml")
+
+
+def load_station(name_or_path: str | Path) -> Station:
+    """Read and check a station file.
+
+    Raises ConfigurationError naming file, key, unit and the value expected.
+    """
+    file = station_file(str(name_or_path))
+    top = read_yaml(file)
+    rates = top.section('rates')
+    simulation = top.section('simulation', default={})
+    station = Station(
+        name=file.stem,
+        file=file,
+        description=top.text('description', default=''),
+        backend=top.choice('backend', BACKENDS),
+        robot_description=_resource(top, 'robot_description'),
+        arms={name: _arm(name, section) for name, section in top.sections('arms')},
+        cameras={name: _camera(name, section) for name, section in top.sections('cameras')},
+        safety=_safety(top.section('safety')),
+        policy_rate=rates.number('policy', low=1, high=100, unit='Hz'),
+        control_rate=rates.number('control', low=10, high=1000, unit='Hz'),
+        real_time_factor=simulation.number(
+            'real_time_factor', low=0, high=100, unit='(0: lockstep, 1: wall clock)', default=0.0),
+        step_timeout=simulation.number('step_timeout', low=0.01, high=60, unit='s of wall time', default=1.0),
+    )
+    for section in (rates, simulation, top):
+        section.finish()
+    if not station.arms:
+        raise top.error('arms', 'is empty; a station needs at least one arm')
+    joints = station.joints
+    for joint in joints:
+        if joints.count(joint) > 1:
+            raise top.error('arms', f"names the joint '{joint}' twice")
+    return station
+
+
+def _resource(section: Section, key: str) -> Path:
+    """A file named relative to the station file, or to the share folder of enpire_bringup."""
+    name = section.text(key)
+    for base in (section.file.parent, share_directory()):
+        if (base / name).is_file():
+            return (base / name).resolve()
+    raise section.error(key, f"is '{name}': no such file beside {section.file} or in {share_directory()}")
+
+
+def _arm(name: str, section: Section) -> Arm:
+    base = section.section('base')
+    gripper = section.section('gripper')
+    joints = section.texts('joints')
+    named = section.section('named', default={})
+    n = len(joints)
+    arm = Arm(
+        name=name,
+        model=_resource(section, 'model'),
+        base_xyz=base.vector('xyz', 3, unit='m'),
+        base_rpy=base.vector('rpy', 3, unit='rad'),
+        joints=joints,
+        base_frame=section.text('base_frame'),
+        tcp_frame=section.text('tcp_frame'),
+        named={key: named.vector(key, n, unit='rad') for key in named.keys()},
+        max_velocity=section.vector('max_velocity', n, low=0.01, high=20, unit='rad/s'),
+        max_acceleration=section.vector('max_acceleration', n, low=0.01, high=200, unit='rad/s^2'),
+        gripper=Gripper(
+            joint=gripper.text('joint'),
+            closed=gripper.number('closed', low=-1, high=10, unit='m a finger'),
+            open=gripper.number('open', low=-1, high=10, unit='m a finger'),
+            max_effort=gripper.number('max_effort', low=0.1, high=1000, unit='N')),
+    )
+    for part in (base, gripper, section):
+        part.finish()
+    if 'home' not in arm.named:
+        raise section.error('named.home', f'is missing; add it (a list of {n} numbers in rad)')
+    return arm
+
+
+def _camera(name: str, section: Section) -> Camera:
+    camera = Camera(
+        name=name,
+        parent=section.text('parent'),
+        position=section.vector('position', 3, unit='m'),
+        look_at=section.vector('look_at', 3, unit='m'),
+        up=section.vector('up', 3),
+        width=section.integer('width', low=64, high=4096),
+        height=section.integer('height', low=48, high=4096),
+        vertical_fov=section.number('vertical_fov', low=0.1, high=2.8, unit='rad'),
+        rate=section.number('rate', low=0.1, high=200, unit='Hz'),
+    )
+    section.finish()
+    return camera
+
+
+def _safety(section: Section) -> SafetyLimits:
+    workspace = section.section('workspace')
+    bounds = [workspace.interval(axis, low=-10, high=10, unit='m') for axis in ('x', 'y', 'z')]
+    limits = SafetyLimits(
+        joint_margin=section.number('joint_margin', low=0, high=1, unit='rad'),
+        max_joint_speed=section.number('max_joint_speed', low=0.01, high=20, unit='rad/s'),
+        max_tip_speed=section.number('max_tip_speed', low=0.001, high=5, unit='m/s'),
+        workspace_low=tuple(bound[0] for bound in bounds),
+        workspace_high=tuple(bound[1] for bound in bounds),
+        stale_command=section.number('stale_command', low=0.001, high=10, unit='s'),
+        stale_state=section.number('stale_state', low=0.001, high=10, unit='s'),
+    )
+    for part in (workspace, section):
+        part.finish()
+    return limits
