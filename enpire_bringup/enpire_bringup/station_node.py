@@ -1,0 +1,83 @@
+"""What every node of a station shares: its parameters, its station and task, and the QoS profiles."""
+
+from __future__ import annotations
+
+import math
+
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+
+from enpire_bringup.configuration import ConfigurationError
+from enpire_bringup.environment import environment_hash
+from enpire_bringup.station import Station, load_station
+from enpire_bringup.task import Task, load_task
+
+
+def _profile(depth: int, reliability: ReliabilityPolicy = ReliabilityPolicy.RELIABLE,
+             durability: DurabilityPolicy = DurabilityPolicy.VOLATILE) -> QoSProfile:
+    return QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=depth, reliability=reliability, durability=durability)
+
+
+IMAGE_QOS = _profile(2, ReliabilityPolicy.BEST_EFFORT)
+STATE_QOS = _profile(10)
+LATEST_QOS = _profile(1)
+LATCHED_QOS = _profile(1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+HISTORY_QOS = _profile(100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+
+
+class StationNode(Node):
+    """A node that knows its station and task.
+
+    Parameters: `station` (name or file), `task` (name or folder), and the overrides `real_time_factor` (NaN: the
+    station file's), `camera_width` and `camera_height` (pixels, 0: the file's). `env_hash` is the SHA-256 (hex) of
+    the environment at the start, empty without a task. Raises ConfigurationError.
+    """
+
+    station: Station
+    task: Task | None
+    env_hash: str
+
+    def __init__(self, name: str, *, needs_task: bool = True, **kwargs):
+        super().__init__(name, **kwargs)
+        try:
+            self.station = self._read_station()
+            task_name = self.declare_parameter('task', '').value
+            if needs_task and not task_name:
+                raise ConfigurationError("parameter 'task' is empty; give a task's name or folder")
+            self.task = load_task(task_name) if task_name else None
+            self.env_hash = self.current_env_hash() if self.task else ''
+        except Exception:
+            self.destroy_node()
+            raise
+
+    def _read_station(self) -> Station:
+        name = self.declare_parameter('station', '').value
+        factor = self.declare_parameter('real_time_factor', math.nan).value
+        width = self.declare_parameter('camera_width', 0).value
+        height = self.declare_parameter('camera_height', 0).value
+        if not name:
+            raise ConfigurationError("parameter 'station' is empty; give a station's name or file")
+        return overridden(load_station(name), factor, width, height)
+
+    def current_env_hash(self) -> str:
+        """SHA-256 (hex) of the environment as it is on disk at this moment; `env_hash` is the one at the start."""
+        if self.task is None:
+            raise ConfigurationError(f'{self.get_name()} has no task, so there is no environment to hash')
+        return environment_hash(self.task, self.station)
+
+
+def overridden(station: Station, real_time_factor: float = math.nan, camera_width: int = 0,
+               camera_height: int = 0) -> Station:
+    """`station` with the overrides that are set. Raises ConfigurationError naming the parameter."""
+    if not math.isnan(real_time_factor):
+        if not 0 <= real_time_factor <= 100:
+            raise ConfigurationError(f"parameter 'real_time_factor' is {real_time_factor}; expected a number from 0 "
+                                     '(lockstep) to 100, 1 being the wall clock')
+        station = station.with_real_time_factor(real_time_factor)
+    if camera_width or camera_height:
+        if not (64 <= camera_width <= 4096 and 48 <= camera_height <= 4096):
+            raise ConfigurationError(
+                f"parameters 'camera_width' and 'camera_height' are {camera_width} and {camera_height}; expected "
+                'both, 64 to 4096 by 48 to 4096 pixels, or both 0 for the size in the station file')
+        station = station.with_camera_size(camera_width, camera_height)
+    return station
