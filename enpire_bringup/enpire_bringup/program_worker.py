@@ -1,0 +1,288 @@
+"""What runs in the child process of `program_process.ProgramProcess`; started as a script, never imported.
+
+Two processes. The *guard* is trusted: it copies the program's output to a bounded log, and when the station closes
+the life pipe (or dies, which closes it too) or the program ends, it kills whatever the program started, however
+often that forked or changed its session. The *program* loads the Python file and answers calls. Neither knows ROS.
+"""
+
+import ctypes
+import json
+import os
+import resource
+import select
+import signal
+import sys
+import time
+
+PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
+MAX_LOG = 1 << 20      # bytes
+
+
+def main() -> None:
+    job = json.loads(sys.argv[1])
+    prctl(PR_SET_CHILD_SUBREAPER, 1)
+    wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+    output_read, output_write = os.pipe2(os.O_CLOEXEC)
+    guard = os.getpid()
+    program = os.fork()
+    if program == 0:
+        for fd in (job['life'], wake_read, wake_write, output_read):
+            os.close(fd)
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        run_program(job, guard, output_write)
+    for fd in (job['requests'], job['answers'], output_write):
+        os.close(fd)
+    end_like(watch(program, job['life'], output_read, wake_read, job['log']))
+
+
+def prctl(option: int, value: int) -> None:
+    ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
+
+
+# ---- guard ----
+
+def watch(program: int, life: int, output: int, wake: int, log_file: str) -> int:
+    """Until the program or the station ends; then kill what is left. Returns the program's wait status."""
+    log = Log(log_file)
+    poll = select.poll()
+    for fd in (life, output, wake):
+        poll.register(fd, select.POLLIN)
+    status = None
+    while status is None:
+        for fd, _ in poll.poll():
+            if fd == wake:
+                os.read(wake, 4096)
+                status = reap(program)
+            elif fd == output:
+                data = os.read(output, 65536)
+                if data:
+                    log.write(data)
+                else:
+                    poll.unregister(output)
+            elif fd == life:
+                kill_descendants()
+                return reap(program) or signal.SIGKILL
+    kill_descendants()
+    os.set_blocking(output, False)
+    try:
+        while data := os.read(output, 65536):
+            log.write(data)
+    except BlockingIOError:
+        pass
+    return status
+
+
+class Log:
+    """Appends to a file until that has MAX_LOG bytes; a file that is full already is begun anew."""
+
+    def __init__(self, file: str):
+        self._file = self._room = None
+        if file:
+            self._file = open(file, 'ab', buffering=0)
+            if self._file.tell() >= MAX_LOG:
+                self._file.truncate(0)
+            self._room = MAX_LOG - self._file.tell()
+
+    def write(self, data: bytes) -> None:
+        if not self._file or self._room <= 0:
+            return
+        try:
+            self._file.write(data[:self._room])
+            self._room -= len(data)
+            if self._room <= 0:
+                self._file.write(b'\n[more output was dropped: the log is full]\n')
+        except OSError:
+            self._file = None       # a full disk must not end the program
+
+
+def reap(program: int):
+    """Collect ended children; the wait status of `program` when it was among them, else None."""
+    status = None
+    while True:
+        try:
+            pid, ended = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return status
+        if pid == 0:
+            return status
+        if pid == program:
+            status = ended
+
+
+def kill_descendants() -> None:
+    """SIGKILL every process below this one until none is left (at most 2 s: a fork race ends sooner)."""
+    deadline = time.monotonic() + 2.0
+    while (pids := descendants(os.getpid())) and time.monotonic() < deadline:
+        for pid in pids:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except OSError:
+                pass
+        time.sleep(0.002)
+        if all(is_zombie(pid) for pid in pids):
+            # Orphans became this process's children and are zombies now; whoever forked is dead.
+            if all(is_zombie(pid) for pid in descendants(os.getpid())):
+                return
+
+
+def stat_fields(pid):
+    """(state, parent's pid), or None when the process is gone."""
+    try:
+        with open(f'/proc/{pid}/stat', 'rb') as file:
+            fields = file.read().rpartition(b')')[2].split()
+        return fields[0], int(fields[1])
+    except (OSError, IndexError):
+        return None
+
+
+def is_zombie(pid: int) -> bool:
+    fields = stat_fields(pid)
+    return fields is None or fields[0] in (b'Z', b'X')
+
+
+def descendants(root: int) -> list:
+    """Process ids below `root`, at any depth."""
+    parents = {int(name): fields[1] for name in os.listdir('/proc')
+               if name.isdigit() and (fields := stat_fields(name))}
+    found, frontier = [], {root}
+    while frontier:
+        frontier = {pid for pid, parent in parents.items() if parent in frontier}
+        found += frontier
+    return found
+
+
+def end_like(status: int) -> None:
+    """End this process as the program ended, so that the station reads the program's exit code or signal."""
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        if number not in (signal.SIGKILL, signal.SIGSTOP):
+            signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+    os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
+
+
+# ---- program ----
+
+def run_program(job: dict, guard: int, output: int) -> None:
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != guard:
+        os._exit(1)
+    os.setsid()
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    os.close(output)
+    limit(job)
+    os.chdir(job['cwd'])
+    # No import of ROS from task or recipe code: what it may know comes in the observation.
+    sys.modules['rclpy'] = None
+    sys.path[:] = [os.path.dirname(job['file']), *job['path']]
+    code = 0
+    try:
+        serve(job)
+    except BaseException as error:      # the protocol itself failed: say so in the log, and end
+        code = error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else 1
+        sys.stderr.write(f'{type(error).__name__}: {error}\n')
+    finally:
+        try:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        finally:
+            os._exit(code)
+
+
+def limit(job: dict) -> None:
+    with open('/proc/loadavg') as file:
+        tasks = int(file.read().split()[3].partition('/')[2])
+    wanted = {
+        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_NOFILE: 256,
+        # Counted for the user, not for this process (and not at all for root): room for 64 more threads.
+        resource.RLIMIT_NPROC: tasks + 64,
+        # Private writable memory; not RLIMIT_AS, since libraries such as torch reserve address space unused.
+        resource.RLIMIT_DATA: job['memory_limit'],
+    }
+    for kind, value in wanted.items():
+        hard = resource.getrlimit(kind)[1]
+        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        resource.setrlimit(kind, (value, value))
+
+
+def serve(job: dict) -> None:
+    """Load the program, then answer calls until the station closes the pipe."""
+    from enpire_bringup.program_frames import FrameError, FrameReader, encode
+
+    def read() -> dict:
+        while (frame := reader.next()) is None:
+            data = os.read(job['requests'], 1 << 20)
+            if not data:
+                raise SystemExit(0)
+            reader.feed(data)
+        return frame
+
+    def write(frame: bytes) -> None:
+        view = memoryview(frame)
+        while view:
+            view = view[os.write(job['answers'], view):]
+
+    def answer(sequence: int, function, *args) -> bool:
+        try:
+            frame = encode({'sequence': sequence, 'kind': 'value'}, function(*args))
+        except FrameError as error:
+            frame = encode({'sequence': sequence, 'kind': 'error'},
+                           {'type': 'TypeError', 'message': f'returned {error}', 'line': None, 'traceback': ''})
+        except BaseException as error:
+            frame = encode({'sequence': sequence, 'kind': 'error'}, describe(error, job['file']))
+        write(frame)
+
+    reader = FrameReader()
+    program = []
+
+    def start(config):
+        instance, constants = load(job['file'], job['class'], config)
+        program.append(instance)
+        return constants
+
+    request = read()
+    answer(request['sequence'], start, *request['value'])
+    while True:
+        request = read()
+        answer(request['sequence'], lambda: getattr(program[0], request['method'])(*request['value']))
+
+
+def load(file: str, class_name: str, config: dict):
+    """(instance, its constants: upper-case names of the class and the module with plain values)."""
+    import importlib.util
+    name = os.path.splitext(os.path.basename(file))[0]
+    spec = importlib.util.spec_from_file_location(name, file)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    if not isinstance(getattr(module, class_name, None), type):
+        raise NameError(f'no class {class_name} in this file; add it')
+    program_class = getattr(module, class_name)
+    constants = {key: value for holder in (module, program_class) for key, value in vars(holder).items()
+                 if key.isupper() and type(value) in (bool, int, float, str)}
+    return program_class(config), constants
+
+
+def describe(error: BaseException, file: str) -> dict:
+    """Type, message, line in the program's file and traceback of an exception."""
+    import traceback
+    line = None
+    for frame in traceback.extract_tb(error.__traceback__):
+        if frame.filename == file:
+            line = frame.lineno
+    if isinstance(error, SyntaxError) and error.filename == file:
+        line, message = error.lineno, error.msg
+    else:
+        message = str(error)
+    text = ''.join(traceback.format_exception(error))
+    return {'type': type(error).__name__, 'message': message[:2000], 'line': line, 'traceback': text[-8000:]}
+
+
+if __name__ == '__main__':
+    main()
