@@ -143,6 +143,8 @@ class BlockingActionServer:
 
     def close(self, timeout: float = 1.0) -> None:
         """Ask the running goals to stop and wait for them at most `timeout` seconds."""
+        if self._closing.is_set():
+            return
         self._closing.set()
         deadline = time.monotonic() + timeout
         for thread in list(self._threads):

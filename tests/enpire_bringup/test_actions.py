@@ -23,28 +23,31 @@ class Peers:
         self.server = rclpy.create_node('server', context=self.context)
         self.caller = rclpy.create_node('caller', context=self.context)
         self.client = ActionClient(self.caller, MoveArm, 'move_arm')
-        self._executors = []
+        self._servers = []
         self._threads = []
         for node in (self.server, self.caller):
             executor = SingleThreadedExecutor(context=self.context)
             executor.add_node(node)
             thread = threading.Thread(target=_spin, args=(executor,), daemon=True)
             thread.start()
-            self._executors.append(executor)
             self._threads.append(thread)
 
     def serve(self, execute, busy_message='one at a time'):
-        return BlockingActionServer(self.server, MoveArm, 'move_arm', execute, busy_message=busy_message)
+        server = BlockingActionServer(self.server, MoveArm, 'move_arm', execute, busy_message=busy_message)
+        self._servers.append(server)
+        return server
 
     def call(self, **options):
         return call_action(self.caller, self.client, MoveArm.Goal(), **{'timeout': 5.0, **options})
 
     def close(self):
+        # Else the next test would still discover this server.
+        for server in self._servers:
+            server.close()
         rclpy.shutdown(context=self.context)
         for thread in self._threads:
             thread.join(2.0)
             assert not thread.is_alive()
-        # Else the next test would still discover this server.
         self.client.destroy()
         self.server.destroy_node()
         self.caller.destroy_node()
@@ -68,12 +71,11 @@ def test_result_and_feedback_reach_the_caller(peers):
     def execute(goal):
         goal.publish_feedback(MoveArm.Feedback(progress=0.5))
         return MoveArm.Result(success=True, message='there')
-    server = peers.serve(execute)
+    peers.serve(execute)
     seen = []
     result = peers.call(feedback=lambda message: seen.append(message.progress))
     assert (result.success, result.message) == (True, 'there')
     assert seen == [0.5]
-    server.close()
 
 
 def test_executor_stays_free_while_a_goal_runs_and_the_end_wakes_it(peers):
