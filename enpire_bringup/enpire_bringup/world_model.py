@@ -1,0 +1,113 @@
+"""The simulated world as one MuJoCo model: the task's scene, the station's arms and cameras."""
+
+from __future__ import annotations
+
+import math
+
+import mujoco
+import numpy as np
+
+from enpire_bringup.camera_model import optical_pose
+from enpire_bringup.configuration import ConfigurationError
+from enpire_bringup.station import Arm, Camera, Station
+from enpire_bringup.task import Task
+
+PHYSICS_STEP = 0.002   # s
+GOAL_BODY = 'goal_marking'
+
+
+def build_model(station: Station, task: Task) -> mujoco.MjModel:
+    """The scene with the arms at their bases (names prefixed, e.g. "left_joint1") and the cameras by name.
+
+    Raises ConfigurationError naming the file and the thing that is wrong in it.
+    """
+    spec = _read(task.scene)
+    for arm in station.arms.values():
+        _attach(spec, arm)
+    for camera in station.cameras.values():
+        _add_camera(spec, camera, station)
+    _place_goal_marking(spec, task)
+    spec.option.timestep = PHYSICS_STEP
+    spec.option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
+    spec.option.cone = mujoco.mjtCone.mjCONE_ELLIPTIC
+    spec.option.impratio = 10.0   # friction as stiff as the contact: what is grasped does not creep
+    try:
+        model = spec.compile()
+    except ValueError as error:
+        raise ConfigurationError(f'{task.scene} with the arms of {station.file}: {error}') from error
+    _check_names(model, station, task)
+    return model
+
+
+def _read(file) -> mujoco.MjSpec:
+    try:
+        return mujoco.MjSpec.from_file(str(file))
+    except ValueError as error:
+        raise ConfigurationError(f'{file}: MuJoCo cannot read it: {error}') from error
+
+
+def _attach(spec: mujoco.MjSpec, arm: Arm) -> None:
+    robot = _read(arm.model)
+    roots = robot.worldbody.bodies
+    if len(roots) != 1:
+        raise ConfigurationError(f'{arm.model}: has {len(roots)} bodies in its world body; expected the arm alone')
+    frame = spec.worldbody.add_frame(pos=arm.base_xyz, quat=quaternion_from_rpy(arm.base_rpy))
+    frame.attach_body(roots[0], arm.prefix, '')
+
+
+def _add_camera(spec: mujoco.MjSpec, camera: Camera, station: Station) -> None:
+    parent = spec.worldbody if camera.parent == 'world' else spec.body(camera.parent)
+    if parent is None:
+        raise ConfigurationError(f"{station.file}: cameras.{camera.name}.parent is '{camera.parent}'; expected "
+                                 'world or a link: ' + ', '.join(b.name for b in spec.bodies if b.name))
+    pose = optical_pose(camera)
+    # MuJoCo's camera looks along -z with y up; the optical frame looks along z with y down.
+    rotation = pose[:3, :3] @ np.diag([1.0, -1.0, -1.0])
+    quaternion = np.empty(4)
+    mujoco.mju_mat2Quat(quaternion, rotation.ravel())
+    parent.add_camera(name=camera.name, pos=pose[:3, 3], quat=quaternion,
+                      fovy=math.degrees(camera.vertical_fov))
+
+
+def _place_goal_marking(spec: mujoco.MjSpec, task: Task) -> None:
+    marking = spec.body(GOAL_BODY)
+    if marking is not None:
+        marking.pos = [task.goal.x, task.goal.y, marking.pos[2]]
+        marking.quat = quaternion_from_rpy((0.0, 0.0, task.goal.yaw))
+
+
+def quaternion_from_rpy(rpy) -> np.ndarray:
+    """(w, x, y, z) of roll, pitch, yaw about fixed axes (rad), as in URDF."""
+    quaternion = np.empty(4)
+    mujoco.mju_euler2Quat(quaternion, np.asarray(rpy, float), 'XYZ')
+    return quaternion
+
+
+def _check_names(model: mujoco.MjModel, station: Station, task: Task) -> None:
+    def known(kind, count):
+        return [mujoco.mj_id2name(model, kind, i) or '' for i in range(count)]
+
+    joints = known(mujoco.mjtObj.mjOBJ_JOINT, model.njnt)
+    actuators = known(mujoco.mjtObj.mjOBJ_ACTUATOR, model.nu)
+    bodies = known(mujoco.mjtObj.mjOBJ_BODY, model.nbody)
+    sites = known(mujoco.mjtObj.mjOBJ_SITE, model.nsite)
+    for arm in station.arms.values():
+        for joint in (*arm.joints, arm.gripper.joint):
+            for what, names in (('joint', joints), ('actuator', actuators)):
+                if joint not in names:
+                    raise ConfigurationError(
+                        f"{station.file}: arms.{arm.name} names the joint '{joint}', but {arm.model} gives no such "
+                        f'{what}; it gives ' + ', '.join(n for n in names if n.startswith(arm.prefix)))
+        if arm.base_frame not in bodies:
+            raise ConfigurationError(f"{station.file}: arms.{arm.name}.base_frame is '{arm.base_frame}'; "
+                                     f'no such body in {arm.model}')
+        if arm.tcp_frame not in sites:
+            raise ConfigurationError(f"{station.file}: arms.{arm.name}.tcp_frame is '{arm.tcp_frame}'; "
+                                     f'no such site in {arm.model}')
+    for item in task.objects.values():
+        if item.body not in bodies:
+            raise ConfigurationError(f"{task.file}: objects.{item.name}.body is '{item.body}'; "
+                                     f'no such body in {task.scene}')
+        body = model.body(item.body)
+        if body.jntnum[0] != 1 or model.jnt_type[body.jntadr[0]] != mujoco.mjtJoint.mjJNT_FREE:
+            raise ConfigurationError(f"{task.scene}: the body '{item.body}' of objects.{item.name} needs one free joint")
