@@ -30,6 +30,7 @@ from typing import Any, Callable, Sequence
 
 from enpire_bringup.configuration import ConfigurationError
 
+READY_LINE = 'node_group: ready'   # on stdout once every node is made
 STOPPED, CRASHED, NOT_MADE = 0, 1, 2
 STOP_WITHIN = 1.8        # s from the signal to the end of the process, whatever the nodes are doing
 PARENT_CHECK = 0.5       # s between two looks at whether the parent still lives
@@ -70,6 +71,7 @@ class NodeGroup:
                     break
                 if not self._start(name, make):
                     return NOT_MADE
+            print(READY_LINE, flush=True)
             while not self._stop.wait(1.0):
                 pass
             return self._exit_code

@@ -1,0 +1,498 @@
+"""Starts a station's processes, watches them and stops them: what `enpire up`, `make demo` and tests use.
+
+    with StationProcesses(task='push_t', namespace='station_1', real_time_factor=0.0) as station:
+        ...                      # every node is up and joint states flow
+
+Where ROS 2's launch is installed, `launch/station.launch.py` starts the same processes.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any, Callable, Collection, Mapping
+
+import psutil
+
+from enpire_bringup.composition import NodeSpec, ProcessSpec, full_namespace, station_processes
+from enpire_bringup.configuration import ConfigurationError
+from enpire_bringup.node_group import NOT_MADE, READY_LINE
+from enpire_bringup.paths import runs_directory, share_directory
+from enpire_bringup.station import load_station
+from enpire_bringup.task import load_task
+
+READY_WITHIN = 60.0            # s of wall time
+GRAPH_LOOK = 1.0               # s that a look at who else is in the namespace takes
+SIGNAL_AFTER = ((0.0, signal.SIGINT), (2.2, signal.SIGTERM), (3.5, signal.SIGKILL))   # s after stop()
+RESPAWN_DELAYS = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)   # s before the 1st, 2nd, ... respawn of a crashed process
+HEALTHY_AFTER = 60.0           # s a process must run before its count of crashes starts anew
+_POLL = 0.1
+
+
+class StationError(RuntimeError):
+    """A station could not be started, or is in the way of another one. One line, for people."""
+
+
+def prepare_environment() -> None:
+    """Set in this process's environment what nodes need; what the user has set stays.
+
+    Must run before rclpy is initialised, so that this process can talk to the nodes.
+    """
+    defaults = {
+        'FASTDDS_DEFAULT_PROFILES_FILE': str(share_directory() / 'config' / 'fastdds.xml'),
+        'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST',
+        'MUJOCO_GL': 'osmesa',
+        # Renderers and linear algebra of several nodes share few cores: threads of their own slow all down.
+        'LP_NUM_THREADS': '1', 'OMP_NUM_THREADS': '1', 'OPENBLAS_NUM_THREADS': '1',
+        'PYTHONUNBUFFERED': '1',
+    }
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)
+
+
+def environment_domain() -> int:
+    """$ROS_DOMAIN_ID, 0 where it is not set. Raises ConfigurationError."""
+    text = os.environ.get('ROS_DOMAIN_ID') or '0'
+    if not text.isdigit() or int(text) > 232:
+        raise ConfigurationError(f"ROS_DOMAIN_ID is '{text}'; expected a whole number from 0 to 232")
+    return int(text)
+
+
+class DomainReservation:
+    """A ROS domain that nobody on this machine uses, reserved until `release()` or the end of the process."""
+
+    def __init__(self) -> None:
+        for domain in range(1, 101):       # higher domains' ports meet the range of ephemeral ports
+            self._lock = _LockFile(_state_directory() / f'domain_{domain}.lock')
+            if self._lock.acquire({'pid': os.getpid()}):
+                if _discovery_port_is_free(domain):
+                    self.domain_id = domain
+                    return
+                self._lock.release()
+        raise StationError('all ROS domains from 1 to 100 are in use on this machine; set ROS_DOMAIN_ID')
+
+    def release(self) -> None:
+        self._lock.release()
+
+
+def _discovery_port_is_free(domain: int) -> bool:
+    import socket
+
+    # DDS-RTPS 9.6.2: discovery multicast port 7400 + 250 d, first participant's unicast port 7410 + 250 d.
+    for port in (7400 + 250 * domain, 7410 + 250 * domain):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            try:
+                probe.bind(('', port))
+            except OSError:
+                return False
+    return True
+
+
+class StationProcesses:
+    """The processes of one station.
+
+    station, task: names or paths. namespace: e.g. "station_1". real_time_factor (NaN), camera_width, camera_height
+    (pixels, 0): overrides of the station file. domain_id: None takes $ROS_DOMAIN_ID. only: names of the nodes to
+    start, None for all. node_parameters: further parameters by node name. report: called with one line for people
+    at each event (from another thread). runs: where results and logs go; None: `runs_directory()`.
+    Raises ConfigurationError for bad configuration.
+    """
+
+    def __init__(self, station: str = 'yam_bimanual_sim', task: str = 'push_t', namespace: str = 'station_1', *,
+                 real_time_factor: float = math.nan, camera_width: int = 0, camera_height: int = 0,
+                 domain_id: int | None = None, only: Collection[str] | None = None,
+                 node_parameters: Mapping[str, Mapping[str, Any]] | None = None,
+                 runs: Path | str | None = None, report: Callable[[str], None] | None = None):
+        prepare_environment()
+        self.namespace = full_namespace(namespace)
+        self.name = self.namespace.strip('/')
+        self.domain_id = environment_domain() if domain_id is None else domain_id
+        self.station = load_station(station)
+        self.task = load_task(task)
+        self.runs = Path(runs).resolve() if runs is not None else runs_directory()
+        self.log_directory = self.runs / '.stations' / self.name / 'log'
+        specs = station_processes(self.station, self.task, namespace, real_time_factor=real_time_factor,
+                                  camera_width=camera_width, camera_height=camera_height,
+                                  node_parameters=node_parameters)
+        self.specs = [spec for spec in (_only(spec, only) for spec in specs) if spec.nodes]
+        self._report = report or (lambda line: print(f'enpire: {line}', file=sys.stderr, flush=True))
+        self._lock = _LockFile(lock_path(self.domain_id, self.name))
+        self._children: list[_Child] = []
+        self._thread: threading.Thread | None = None
+        self._ending = threading.Event()
+
+    def __enter__(self) -> 'StationProcesses':
+        try:
+            self.start()
+            self.wait_ready()
+        except BaseException:      # also Ctrl-C: nothing may stay behind
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.stop()
+
+    @property
+    def nodes(self) -> list[NodeSpec]:
+        return [node for spec in self.specs for node in spec.nodes]
+
+    def pids(self) -> dict[str, int]:
+        """Process id by process name, of the processes that live."""
+        return {child.spec.name: child.process.pid for child in self._children if child.is_alive()}
+
+    def start(self) -> None:
+        """Start every process. Raises StationError when the namespace is taken."""
+        if not self._lock.acquire(self._state(ready=False)):
+            raise StationError(f'{self.namespace} already runs {_describe(self._lock.read())}; stop it with '
+                               "'enpire down', or use another namespace or ROS_DOMAIN_ID")
+        try:
+            self._refuse_taken_namespace()
+        except BaseException:
+            self._lock.release()
+            raise
+        self.log_directory.mkdir(parents=True, exist_ok=True)
+        self._children = [_Child(spec, self.log_directory) for spec in self.specs]
+        self._ending.clear()
+        # One thread starts every process and lives as long as they do: a child is told to end when the thread that
+        # started it ends (PR_SET_PDEATHSIG).
+        self._thread = threading.Thread(target=self._supervise, name=f'processes {self.name}', daemon=True)
+        self._thread.start()
+
+    def wait_ready(self, timeout: float = READY_WITHIN) -> None:
+        """Wait until every node is in the graph and joint states flow.
+
+        Raises StationError saying what is missing after `timeout` s of wall time, or which node cannot start.
+        """
+        deadline = time.monotonic() + timeout
+        while True:
+            self._raise_if_refused()
+            waiting = [child.spec.name for child in self._children if not child.says_ready()]
+            if not waiting:
+                break
+            if time.monotonic() > deadline:
+                raise StationError(f"{self.namespace}: after {timeout:.0f} s still waiting for the nodes of "
+                                   f"{', '.join(waiting)}; see {self.log_directory}")
+            time.sleep(_POLL)
+        wants_joints = any(node.name == 'sim_station' for node in self.nodes)
+        with _GraphWatch(self.domain_id, f'{self.namespace}/joint_states' if wants_joints else None) as watch:
+            while missing := watch.missing(self.nodes):
+                self._raise_if_refused()
+                if time.monotonic() > deadline:
+                    raise StationError(f"{self.namespace}: after {timeout:.0f} s still waiting for "
+                                       f"{', '.join(missing)}; see {self.log_directory}")
+                watch.spin(_POLL)
+        self._lock.write(self._state(ready=True))
+
+    def stop(self) -> None:
+        """End every process, and the processes they started, within 5 s. Callable twice."""
+        self._ending.set()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        self._lock.release()
+
+    def _state(self, ready: bool) -> dict:
+        return {'pid': os.getpid(), 'domain': self.domain_id, 'namespace': self.namespace, 'ready': ready,
+                'station': self.station.name, 'task': self.task.name, 'log': str(self.log_directory),
+                'runs': str(self.runs), 'processes': self.pids(),
+                'nodes': {spec.name: [node.name for node in spec.nodes] for spec in self.specs}}
+
+    def _refuse_taken_namespace(self) -> None:
+        with _GraphWatch(self.domain_id) as watch:
+            end = time.monotonic() + GRAPH_LOOK
+            while time.monotonic() < end:
+                watch.spin(_POLL)
+                taken = watch.nodes_in(self.namespace)
+                if taken:
+                    raise StationError(
+                        f"{self.namespace} in ROS domain {self.domain_id} already has the nodes "
+                        f"{', '.join(sorted(taken))}, started by something else; stop that, or use another "
+                        'namespace or ROS_DOMAIN_ID')
+
+    def _raise_if_refused(self) -> None:
+        for child in self._children:
+            if child.refused:
+                raise StationError(child.last_words() or
+                                   f'process {child.spec.name} could not start; see {child.log}')
+
+    def _supervise(self) -> None:
+        for child in self._children:
+            child.start(self._child_environment())
+        while not self._ending.wait(_POLL):
+            for child in self._children:
+                for line in child.warnings():
+                    self._report(f'{self.name} {child.spec.name}: {line}')
+                message = child.revive(self._child_environment)
+                if message:
+                    self._report(f'{self.namespace}: {message}')
+                    self._lock.write(self._state(ready=True))
+        _end([child.process for child in self._children if child.process is not None])
+
+    def _child_environment(self) -> dict[str, str]:
+        return {**os.environ, 'ROS_DOMAIN_ID': str(self.domain_id), 'ENPIRE_RUNS': str(self.runs),
+                'ROS_LOG_DIR': str(self.log_directory / 'ros')}
+
+
+class _Child:
+    """One process of the station, started again when it crashes."""
+
+    def __init__(self, spec: ProcessSpec, log_directory: Path):
+        self.spec = spec
+        self.log = log_directory / f'{spec.name}.log'
+        self.process: subprocess.Popen | None = None
+        self.refused = False
+        self._crashes = 0
+        self._started_at = 0.0
+        self._start_again_at: float | None = None
+        self._read_from = 0
+        self._said_ready = False
+
+    def is_alive(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+    def start(self, environment: dict[str, str]) -> None:
+        self.log.unlink(missing_ok=True) if self._crashes == 0 else None
+        with self.log.open('ab') as log:
+            self._read_from = log.tell()
+            # A group of its own: Ctrl-C in the terminal reaches only the runner, which ends all in order.
+            self.process = subprocess.Popen(self._command(), env=environment, stdin=subprocess.DEVNULL, stdout=log,
+                                            stderr=subprocess.STDOUT, start_new_session=True)
+        self._started_at = time.monotonic()
+
+    def _command(self) -> list[str]:
+        if self.spec.is_group:
+            return [sys.executable, '-m', 'enpire_bringup.node_group', '--parent', str(os.getpid()),
+                    '--nodes', self.spec.nodes_json()]
+        return _foreign_command(self.spec.nodes[0], self.log.with_suffix('.yaml'))
+
+    def says_ready(self) -> bool:
+        """Whether all nodes of the process are made. A foreign executable cannot tell: then whether it lives."""
+        if not self.spec.is_group:
+            return self.is_alive()
+        return self._said_ready
+
+    def warnings(self) -> list[str]:
+        """New lines of the log that a person should see."""
+        try:
+            with self.log.open('rb') as log:
+                log.seek(self._read_from)
+                text = log.read()
+        except FileNotFoundError:
+            return []
+        complete = text.rfind(b'\n') + 1
+        self._read_from += complete
+        lines = text[:complete].decode(errors='replace').splitlines()
+        self._said_ready |= READY_LINE in lines
+        return [line for line in lines if '[ERROR]' in line or '[FATAL]' in line or line.startswith('enpire:')]
+
+    def last_words(self) -> str:
+        """The last line that says why the process could not start."""
+        lines = self.log.read_text(errors='replace').splitlines() if self.log.exists() else []
+        said = [line.removeprefix('enpire: ') for line in lines if line.startswith('enpire: ')]
+        return said[-1] if said else ''
+
+    def revive(self, environment: Callable[[], dict[str, str]]) -> str:
+        """Start a crashed process again when its time has come; returns one line when something happened."""
+        if self.process is None or self.is_alive() or self.refused:
+            return ''
+        now = time.monotonic()
+        if self._start_again_at is None:
+            code = self.process.returncode
+            if code == NOT_MADE:      # it would not be made the next time either
+                self.refused = True
+                return f'process {self.spec.name} cannot start; see {self.log}'
+            if now - self._started_at > HEALTHY_AFTER:
+                self._crashes = 0
+            delay = RESPAWN_DELAYS[min(self._crashes, len(RESPAWN_DELAYS) - 1)]
+            self._crashes += 1
+            self._start_again_at = now + delay
+            how = f'was killed by signal {-code}' if code < 0 else f'ended with exit code {code}'
+            return f'process {self.spec.name} {how}; starting it again in {delay} s; see {self.log}'
+        if now >= self._start_again_at:
+            self._start_again_at = None
+            self.start(environment())
+            return f'process {self.spec.name} started again'
+        return ''
+
+
+def _only(spec: ProcessSpec, only: Collection[str] | None) -> ProcessSpec:
+    if only is None:
+        return spec
+    return ProcessSpec(spec.name, tuple(node for node in spec.nodes if node.name in only))
+
+
+def _foreign_command(node: NodeSpec, parameter_file: Path) -> list[str]:
+    import yaml
+    from ament_index_python.packages import get_package_prefix
+
+    parameter_file.write_text(yaml.safe_dump({node.full_name: {'ros__parameters': dict(node.parameters)}}))
+    executable = Path(get_package_prefix(node.package)) / 'lib' / node.package / node.executable
+    arguments = ['-r', f'__node:={node.name}', '-r', f'__ns:={node.namespace}', '--params-file', str(parameter_file)]
+    for old, new in node.remappings:
+        arguments += ['-r', f'{old}:={new}']
+    return [str(executable), '--ros-args', *arguments]
+
+
+def _end(processes: list[subprocess.Popen]) -> None:
+    """Signal the processes in growing severity until they and all their descendants are gone."""
+    family = _family(processes)
+    start = time.monotonic()
+    for after, number in SIGNAL_AFTER:
+        while time.monotonic() < start + after and any(process.poll() is None for process in processes):
+            time.sleep(0.02)
+        for process in processes:
+            if process.poll() is None:
+                family = family | _family([process])
+                process.send_signal(number)
+    for process in processes:
+        process.wait(timeout=1.0)
+    for member in family:
+        try:
+            if member.is_running():      # psutil compares start times, so a reused pid is never hit
+                member.kill()
+        except psutil.NoSuchProcess:
+            pass
+
+
+def _family(processes: list[subprocess.Popen]) -> set[psutil.Process]:
+    family: set[psutil.Process] = set()
+    for process in processes:
+        try:
+            family |= set(psutil.Process(process.pid).children(recursive=True))
+        except psutil.NoSuchProcess:
+            pass
+    return family
+
+
+class _GraphWatch:
+    """A short-lived participant that looks at the graph of one domain."""
+
+    def __init__(self, domain_id: int, joint_state_topic: str | None = None):
+        self._domain_id = domain_id
+        self._topic = joint_state_topic
+        self._got_joint_state = False
+
+    def __enter__(self) -> '_GraphWatch':
+        import rclpy
+        from rclpy.executors import SingleThreadedExecutor
+        from rclpy.signals import SignalHandlerOptions
+
+        self._context = rclpy.Context()
+        rclpy.init(args=[], context=self._context, domain_id=self._domain_id,
+                   signal_handler_options=SignalHandlerOptions.NO)
+        self._node = rclpy.create_node(f'_enpire_runner_{os.getpid()}', context=self._context, enable_rosout=False,
+                                       start_parameter_services=False, use_global_arguments=False)
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(self._node)
+        if self._topic:
+            from sensor_msgs.msg import JointState
+
+            self._node.create_subscription(JointState, self._topic, self._on_joint_state, 10)
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._executor.shutdown(timeout_sec=1.0)
+        self._node.destroy_node()
+        self._context.try_shutdown()
+
+    def _on_joint_state(self, _) -> None:
+        self._got_joint_state = True
+
+    def spin(self, duration: float) -> None:
+        """Take what arrives during `duration` s."""
+        end = time.monotonic() + duration
+        while (left := end - time.monotonic()) > 0:
+            self._executor.spin_once(timeout_sec=left)
+
+    def nodes_in(self, namespace: str) -> set[str]:
+        return {name for name, space in self._node.get_node_names_and_namespaces()
+                if space == namespace or space.startswith(f'{namespace}/')}
+
+    def missing(self, nodes: list[NodeSpec]) -> list[str]:
+        """What of a ready station is not there yet."""
+        seen = set(self._node.get_node_names_and_namespaces())
+        missing = [f'node {node.name}' for node in nodes if (node.name, node.namespace) not in seen]
+        if self._topic and not self._got_joint_state:
+            missing.append(f'a message on {self._topic}')
+        return missing
+
+
+def _state_directory() -> Path:
+    path = Path(tempfile.gettempdir()) / f'enpire-{os.getuid()}'
+    path.mkdir(mode=0o700, exist_ok=True)
+    return path
+
+
+def lock_path(domain_id: int, name: str) -> Path:
+    return _state_directory() / f'station_{domain_id}_{name.replace("/", ".")}.lock'
+
+
+def running_stations() -> list[dict]:
+    """State of every station that a runner of this user keeps up: pid, domain, namespace, ready, log, ..."""
+    states = []
+    for path in sorted(_state_directory().glob('station_*.lock')):
+        lock = _LockFile(path)
+        if lock.is_held():
+            states.append(lock.read())
+    return [state for state in states if state]
+
+
+def _describe(state: dict) -> str:
+    return f"in ROS domain {state.get('domain')} (process {state.get('pid')})" if state else 'on this machine'
+
+
+class _LockFile:
+    """A file locked by a living process, with JSON that says who it is. The lock ends with the process."""
+
+    def __init__(self, path: Path):
+        self._path = path
+        self._file = None
+
+    def acquire(self, state: dict) -> bool:
+        file = self._path.open('a+')
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.close()
+            return False
+        self._file = file
+        self.write(state)
+        return True
+
+    def write(self, state: dict) -> None:
+        if self._file is not None:
+            self._file.seek(0)
+            self._file.truncate()
+            self._file.write(json.dumps(state))
+            self._file.flush()
+
+    def read(self) -> dict:
+        try:
+            return json.loads(self._path.read_text())
+        except (OSError, ValueError):
+            return {}
+
+    def is_held(self) -> bool:
+        try:
+            with self._path.open('r') as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            pass
+        return False
+
+    def release(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
