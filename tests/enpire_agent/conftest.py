@@ -1,0 +1,124 @@
+"""A small recipe, an idea library and a campaign whose trials are made up, for tests without a robot."""
+
+import random
+from datetime import datetime, timezone
+
+import pytest
+
+from enpire_agent.campaign import Campaign, CampaignSettings, outcome_of_line
+from enpire_agent.ledger import Ledger
+from enpire_agent.recipe import load_recipe
+from enpire_agent.recipe_repository import RecipeRepository, recipe_identity
+from enpire_agent.researcher import BuiltinResearcher
+
+RECIPE = '''# How the policy pushes.
+method: straight_push
+parameters:
+  gain: 1.0      # share of the error a step
+  curve: false
+  lead: 0.0      # m
+'''
+
+POLICY = '''import numpy as np
+
+
+class Policy:
+    def __init__(self, config):
+        self.gain = config['parameters']['gain']
+
+    def reset(self, observation):
+        pass
+
+    def act(self, observation):
+        return np.asarray(observation['tip'])
+'''
+
+IDEAS = '''ideas:
+  - {id: harder, family: gains, hypothesis: A higher gain pushes farther, set: {gain: [2.0, 3.0]}}
+  - {id: curved, family: path, hypothesis: A curved approach does not touch the block early, set: {curve: true}}
+  - {id: lead, family: path, hypothesis: Leading the contact compensates the delay, set: {lead: [0.01, 0.02]},
+     requires: [curved]}
+'''
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    folder = tmp_path / 'task' / 'recipe'
+    folder.mkdir(parents=True)
+    (folder / 'recipe.yaml').write_text(RECIPE)
+    (folder / 'policy.py').write_text(POLICY)
+    (folder / 'train.py').write_text('def train():\n    pass\n')
+    (folder / 'program.md').write_text('Push the T.\n')
+    return folder
+
+
+@pytest.fixture
+def ideas_file(tmp_path):
+    file = tmp_path / 'task' / 'ideas.yaml'
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(IDEAS)
+    return file
+
+
+def rate_of(parameters):
+    """Made-up truth: curve helps, leading by 0.01 helps more, a higher gain harms."""
+    rate = 0.3 + 0.35 * parameters['curve'] + 0.3 * (parameters['lead'] == 0.01)
+    return rate - 0.2 * (parameters['gain'] > 1)
+
+
+class FakeStation:
+    """Trials without a robot: the outcome follows from recipe and seed; entered in the ledger as real ones are."""
+
+    def __init__(self, directory, work_tree, env_hash='e' * 64):
+        self.ledger = Ledger(directory / 'ledger.jsonl')
+        self.work_tree = work_tree
+        self.env_hash = env_hash
+        self.count = 0
+        self.forced = {}          # number of the trial -> outcome
+        self.before_trial = lambda number: None
+
+    def run_trial(self, kind, seed, cancelled):
+        self.count += 1
+        self.before_trial(self.count)
+        parameters = load_recipe(self.work_tree).parameters
+        success = random.Random(f'{seed}').random() < rate_of(parameters)
+        outcome = self.forced.get(self.count, 'SUCCESS' if success else 'TIMEOUT')
+        now = datetime.now(timezone.utc).isoformat()
+        line = self.ledger.append({
+            'trial_id': f'trial_{len(self.ledger.entries()):04d}', 'campaign': 'c', 'station': 'station_1',
+            'task': 'push_t', 'kind': kind, 'recipe': recipe_identity(self.work_tree), 'seed': seed,
+            'outcome': outcome, 'reason': f'made up: {outcome}', 'env_hash': self.env_hash, 'started': now,
+            'ended': now, 'wall_duration': 1.0, 'position_error': 0.005 if success else 0.1})
+        return outcome_of_line(line)
+
+
+class Recorder:
+    """A listener that remembers."""
+
+    def __init__(self):
+        self.events, self.recipes = [], []
+
+    def event(self, kind, iteration, text, commit=''):
+        self.events.append((kind, iteration, text, commit))
+
+    def kept(self, recipe, decision, parent, env_hash):
+        self.recipes.append((decision, recipe.commit, recipe.trials, recipe.successes))
+
+
+@pytest.fixture
+def make_campaign(tmp_path, recipe, ideas_file):
+    """make_campaign(**settings) -> (campaign, station, recorder); the same folder each time it is called."""
+
+    def make(station='station_1', peers=(), **changes):
+        directory = tmp_path / 'runs' / 'c' / station
+        repository = RecipeRepository.open_or_create(directory / 'recipe', station, recipe)
+        world = FakeStation(directory, directory / 'recipe')
+        recorder = Recorder()
+        settings = CampaignSettings(**{**dict(
+            campaign='c', station=station, task='push_t', env_hash='e' * 64, search_trials=8, gate_trials=20,
+            goal=0.99), **changes})
+        campaign = Campaign(directory, settings, repository=repository, researcher=BuiltinResearcher(ideas_file),
+                            run_trial=world.run_trial, listener=recorder, peers=lambda: peers)
+        return campaign, world, recorder
+
+    return make

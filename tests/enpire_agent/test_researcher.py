@@ -1,0 +1,118 @@
+import pytest
+import yaml
+
+from enpire_agent.recipe import load_recipe, static_check, with_parameters
+from enpire_agent.researcher import BuiltinResearcher, Context, PeerRecipe, Tried, load_ideas
+from enpire_bringup.configuration import ConfigurationError
+
+ENV = 'e' * 64
+
+
+def _context(recipe, history=(), peers=(), best=(0.1, 0.5), read_peer=None):
+    return Context(recipe, 'push_t', ENV, best, history, peers, read_peer=read_peer)
+
+
+def _peer(**changes):
+    return PeerRecipe(**{**dict(
+        station='station_2', commit='2' * 40, task='push_t', env_hash=ENV, remote='', method='path',
+        hypothesis='Go round', decision='keep', trials=20, successes=18, interval=(0.68, 0.99)), **changes})
+
+
+def _tried(edit, kept):
+    return Tried(edit.origin, edit.method, kept, 6, 3)
+
+
+def test_proposes_each_variant_once_and_then_nothing(recipe, ideas_file):
+    researcher, history, seen = BuiltinResearcher(ideas_file), [], []
+    while (edit := researcher.propose(_context(recipe, history))) is not None:
+        seen.append(edit.origin)
+        history.append(_tried(edit, kept=False))
+    assert sorted(seen) == ['idea:curved#0', 'idea:harder#0', 'idea:harder#1']
+
+
+def test_a_kept_idea_opens_its_refinements_and_they_come_first(recipe, ideas_file):
+    history = [Tried('idea:curved#0', 'path', True, 6, 5)]
+    (recipe / 'recipe.yaml').write_text((recipe / 'recipe.yaml').read_text().replace('curve: false', 'curve: true'))
+    edit = BuiltinResearcher(ideas_file).propose(_context(recipe, history))
+    assert edit.origin == 'idea:lead#0'
+
+
+def test_a_family_that_failed_is_left_for_another(recipe, ideas_file):
+    history = [Tried('idea:harder#0', 'gains', False, 6, 1)]
+    assert BuiltinResearcher(ideas_file).propose(_context(recipe, history)).origin == 'idea:curved#0'
+
+
+def test_the_edit_changes_one_parameter_and_keeps_the_comments(recipe, ideas_file):
+    edit = BuiltinResearcher(ideas_file).propose(_context(recipe))
+    assert edit.files['recipe.yaml'] == (recipe / 'recipe.yaml').read_text().replace('gain: 1.0 ', 'gain: 2.0 ')
+    assert 'gain = 2.0' in edit.hypothesis
+
+
+def test_a_better_recipe_of_a_peer_comes_first(recipe, ideas_file):
+    edit = BuiltinResearcher(ideas_file).propose(
+        _context(recipe, peers=[_peer()], read_peer=lambda peer: {'policy.py': 'x'}))
+    assert edit.adopts == '2' * 40
+    assert '18 successes of 20' in edit.hypothesis
+
+
+@pytest.mark.parametrize('changes', [
+    {'env_hash': 'f' * 64}, {'task': 'other'}, {'interval': (0.05, 0.3)}])
+def test_a_recipe_of_another_environment_task_or_worse_is_not_adopted(recipe, ideas_file, changes):
+    edit = BuiltinResearcher(ideas_file).propose(
+        _context(recipe, peers=[_peer(**changes)], read_peer=lambda peer: {'policy.py': 'x'}))
+    assert not edit.adopts
+
+
+def test_a_peer_that_cannot_be_fetched_does_not_stop_research(recipe, ideas_file):
+    def away(peer):
+        raise RuntimeError('remote is away')
+
+    said = []
+    context = Context(recipe, 'push_t', ENV, (0, 1e-9), [], [_peer()], read_peer=away, log=said.append)
+    assert BuiltinResearcher(ideas_file).propose(context).origin.startswith('idea:')
+    assert 'remote is away' in said[0]
+
+
+def test_ideas_may_replace_a_file(recipe, ideas_file):
+    (ideas_file.parent / 'better.py').write_text('class Policy:\n    pass\n')
+    ideas_file.write_text('ideas:\n  - {id: b, family: f, hypothesis: Better, files: {policy.py: better.py}}\n')
+    edit = BuiltinResearcher(ideas_file).propose(_context(recipe))
+    assert edit.files == {'policy.py': 'class Policy:\n    pass\n'}
+
+
+@pytest.mark.parametrize('text, said', [
+    ('ideas: 3', 'ideas must be a list'),
+    ('ideas:\n  - {id: a, family: f, hypothesis: h}', r'ideas\[0\].set is missing'),
+    ('ideas:\n  - {id: a, family: f, hypothesis: h, set: {x: 1}, requires: [b]}', "names 'b', which is no idea"),
+    ('ideas:\n  - {id: a, family: f, hypothesis: h, files: {policy.py: no.py}}', 'no such file'),
+    ('ideas:\n  - {id: a, family: f, hypothesis: h, set: {x: 1}, sett: 1}', 'is not a known key')])
+def test_a_bad_library_names_file_and_key(ideas_file, text, said):
+    ideas_file.write_text(text)
+    with pytest.raises(ConfigurationError, match=said):
+        load_ideas(ideas_file)
+
+
+def test_the_starting_recipe_passes_the_static_check(recipe):
+    static_check(recipe, ['policy.py', 'notes/why.md'])
+
+
+@pytest.mark.parametrize('file, text, changed, said', [
+    ('policy.py', 'class Policy(:\n', ['policy.py'], 'policy.py line 1 does not compile'),
+    ('policy.py', 'class Polcy:\n    pass\n', ['policy.py'], 'no class Policy'),
+    ('program.md', 'Be lazy', ['program.md'], 'may change only'),
+    ('recipe.yaml', 'method: a\nparameters: {gain: .nan}', ['recipe.yaml'], 'parameters.gain is nan'),
+    ('recipe.yaml', 'parameters: {}', ['recipe.yaml'], 'method is missing'),
+    ('train.py', 'def', ['train.py'], 'train.py line 1 does not compile')])
+def test_a_bad_edit_is_found_without_running_it(recipe, file, text, changed, said):
+    (recipe / file).write_text(text)
+    with pytest.raises(ConfigurationError, match=said):
+        static_check(recipe, changed)
+
+
+@pytest.mark.parametrize('value', [2, 0.25, True, 'left side', -1e-05, 1e-5])
+def test_parameters_are_written_as_they_were_given(recipe, value):
+    text = with_parameters((recipe / 'recipe.yaml').read_text(), {'gain': value, 'new': value})
+    found = yaml.safe_load(text)['parameters']
+    assert found['gain'] == value and found['new'] == value and found['curve'] is False
+    (recipe / 'recipe.yaml').write_text(text)
+    assert load_recipe(recipe).parameters['gain'] == value
