@@ -1,0 +1,99 @@
+"""The simulated station: physics, joint states and the clock. Logic in world.py and world_loop.py."""
+
+from __future__ import annotations
+
+import array
+
+from rclpy.parameter import Parameter
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import JointState
+from std_msgs.msg import Float64MultiArray
+from std_srvs.srv import Trigger
+
+from enpire_bringup.node_group import run_single
+from enpire_bringup.station_node import STATE_QOS, StationNode
+from enpire_bringup.world import World, is_policy_tick
+from enpire_bringup.world_loop import CommandError, WorldLoop, read_command
+
+
+class SimStation(StationNode):
+    """Wraps a `World`. Parameter `seed`: of the start pose, at start and for the service sim/reset_world."""
+
+    def __init__(self, **kwargs):
+        super().__init__('sim_station', **kwargs)
+        # This node gives the time; it need not listen to itself.
+        self.set_parameters([Parameter('use_sim_time', value=False)])
+        self.declare_parameter('seed', 0)
+        world = World(self.station, self.task)
+        world.reset(self.get_parameter('seed').value)
+        self._camera_rates = {camera.rate for camera in self.station.cameras.values()}
+        self._states = self.create_publisher(JointState, 'joint_states', STATE_QOS)
+        self._clock_publisher = self.create_publisher(Clock, 'clock', STATE_QOS)
+        self._world_states = self.create_publisher(Float64MultiArray, 'sim/world_state', STATE_QOS)
+        self._joint_state = JointState(name=list(self.station.joints))
+        self._failure: Exception | None = None
+        self._failure_signal = self.create_guard_condition(self._raise_failure)
+        self._loop = WorldLoop(world, self._publish, self.get_logger().warning, self._failed)
+        self.create_subscription(JointState, 'joint_commands', self._on_command, STATE_QOS)
+        self.create_service(Trigger, 'sim/reset_world', self._on_reset)
+        pace = self.station.real_time_factor
+        self.get_logger().info(
+            f'world: {self.task.name}, seed {self.get_parameter("seed").value}, '
+            + (f'{pace:g} x the wall clock' if pace else 'lockstep'))
+        self._loop.start()
+
+    def _publish(self, world: World) -> None:
+        _, position, velocity, effort = world.joint_state()
+        seconds, nanoseconds = divmod(world.stamp_ns, 1_000_000_000)
+        message = self._joint_state
+        message.header.stamp.sec, message.header.stamp.nanosec = seconds, nanoseconds
+        message.position = array.array('d', position.tobytes())
+        message.velocity = array.array('d', velocity.tobytes())
+        message.effort = array.array('d', effort.tobytes())
+        clock = Clock()
+        clock.clock = message.header.stamp
+        self._clock_publisher.publish(clock)
+        self._states.publish(message)
+        due = any(is_policy_tick(world.tick, rate, self.station.control_rate) for rate in self._camera_rates)
+        if due and self._world_states.get_subscription_count():
+            data = array.array('d', [world.time])
+            data.frombytes(world.state().tobytes())
+            self._world_states.publish(Float64MultiArray(data=data))
+
+    def _on_command(self, message: JointState) -> None:
+        stamp = message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec
+        try:
+            command = read_command(self.station, message.name, message.position, message.velocity, message.effort)
+        except CommandError as error:
+            self.get_logger().error(f'{error}. Ignored; the joints hold', throttle_duration_sec=1.0)
+            command = None
+        self._loop.command(stamp, command)
+
+    def _on_reset(self, request, response):
+        seed = self.get_parameter('seed').value
+        self._loop.reset_world(seed)
+        response.success, response.message = True, f'world reset to seed {seed}'
+        return response
+
+    def _failed(self, error: Exception) -> None:
+        self.get_logger().fatal(f'the world stopped: {error}')
+        self._failure = error
+        self._failure_signal.trigger()
+
+    def _raise_failure(self) -> None:
+        # Out of the executor, so that the process ends with an error.
+        if self._failure is not None:
+            raise self._failure
+
+    def destroy_node(self):
+        if hasattr(self, '_loop'):
+            self._loop.stop()
+        super().destroy_node()
+
+
+def main() -> None:
+    run_single(SimStation)
+
+
+if __name__ == '__main__':
+    main()

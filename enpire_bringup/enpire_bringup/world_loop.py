@@ -1,0 +1,163 @@
+"""The tick loop of the simulated world: publish the state, wait for its command, step, keep the pace. No ROS."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import Callable, Mapping, Sequence
+
+from enpire_bringup.station import Station
+from enpire_bringup.world import World
+
+IDLE_AFTER = 1.0          # s of world time without a changed command
+ANSWER_MARGIN = 0.25      # s on top of step_timeout: the controller's own bound has to pass first
+MAX_LAG = 0.1             # s behind the wall clock before the pace starts afresh instead of rushing to catch up
+
+
+class CommandError(ValueError):
+    """A joint command that the world does not carry out."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """Targets of one joint command: rad and m, N, rad/s."""
+
+    positions: Mapping[str, float] = field(default_factory=dict)
+    efforts: Mapping[str, float] = field(default_factory=dict)
+    velocities: Mapping[str, float] = field(default_factory=dict)
+
+
+def read_command(station: Station, names: Sequence[str], positions: Sequence[float],
+                 velocities: Sequence[float] = (), efforts: Sequence[float] = ()) -> Command:
+    """The command in the fields of a sensor_msgs/JointState.
+
+    Velocities are those of the targets. An effort counts for gripper joints, as their force limit; 0 or NaN
+    leaves the limit as it is. Raises CommandError naming the joint.
+    """
+    if len(names) != len(positions) or any(len(v) not in (0, len(names)) for v in (velocities, efforts)):
+        raise CommandError(f'joint command with {len(names)} names, {len(positions)} positions, {len(velocities)} '
+                           f'velocities and {len(efforts)} efforts; expected as many of each, or none')
+    known = set(station.joints)
+    for i, name in enumerate(names):
+        if name not in known:
+            raise CommandError(f"joint command for '{name}', which this station does not have; known: "
+                               + ', '.join(station.joints))
+        if not math.isfinite(positions[i]):
+            raise CommandError(f'joint command of {positions[i]} for {name}; expected a finite position')
+        if len(velocities) and not math.isfinite(velocities[i]):
+            raise CommandError(f'joint command with velocity {velocities[i]} for {name}; expected a finite one')
+    grippers = {arm.gripper.joint for arm in station.arms.values()}
+    return Command(
+        positions={name: float(p) for name, p in zip(names, positions)},
+        efforts={name: float(e) for name, e in zip(names, efforts)
+                 if name in grippers and math.isfinite(e) and e > 0},
+        velocities={name: float(v) for name, v in zip(names, velocities)})
+
+
+class WorldLoop:
+    """Runs a world in a thread of its own.
+
+    publish(world): called at every tick before the world steps; must not block.
+    warn(text): called when a command did not come in time, once until one comes again.
+    failed(error): called in the loop's thread when the world cannot go on; the loop has ended then.
+
+    real_time_factor 0 is lockstep: each tick waits for the command that answers it, see docs/architecture.md.
+    """
+
+    def __init__(self, world: World, publish: Callable[[World], None], warn: Callable[[str], None],
+                 failed: Callable[[Exception], None]):
+        self._world = world
+        self._publish = publish
+        self._warn = warn
+        self._failed = failed
+        station = world.station
+        self._lockstep = station.real_time_factor == 0
+        self._tick_duration = world.period / (station.real_time_factor or 1.0)
+        self._patience = station.step_timeout + ANSWER_MARGIN
+        self._condition = threading.Condition()
+        self._command = Command()
+        self._answered = -1          # stamp (ns) of the newest command
+        self._commands = 0           # how many came
+        self._restarts = 0
+        self._changed_at = 0         # ns of world time at which the command last changed
+        self._stopping = False
+        self._next_tick = 0.0        # monotonic s
+        self._thread = threading.Thread(target=self._run, name='world loop', daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the loop; returns when it has ended (at most 1 s)."""
+        with self._condition:
+            self._stopping = True
+            self._condition.notify_all()
+        if self._thread.is_alive() and self._thread is not threading.current_thread():
+            self._thread.join(timeout=1.0)
+
+    def command(self, stamp_ns: int, command: Command | None) -> None:
+        """The answer to the state of `stamp_ns`; None: an answer that says nothing usable, so the last one holds."""
+        with self._condition:
+            self._answered = max(self._answered, stamp_ns)
+            self._commands += 1
+            if command is not None and command != self._command:
+                self._command = command
+                self._changed_at = self._world.stamp_ns
+            self._condition.notify_all()
+
+    def reset_world(self, seed: int) -> None:
+        """Put the world back to `seed`, between two ticks; the commands so far no longer hold."""
+        with self._condition:
+            self._world.reset(seed)
+            self._command = Command()
+            self._changed_at = self._world.stamp_ns
+            self._restarts += 1
+            self._condition.notify_all()
+
+    def _run(self) -> None:
+        try:
+            self._next_tick = time.monotonic()
+            present = True           # somebody answers; else the world does not wait for nobody
+            while not self._stopping:
+                with self._condition:
+                    restarts = self._restarts
+                    stamp = self._world.stamp_ns
+                    before = self._commands
+                    self._publish(self._world)
+                    if self._lockstep and present:
+                        present = self._wait_for_answer(stamp, restarts)
+                    if not self._lockstep or not present or self._idle():
+                        self._keep_pace(restarts)
+                    else:
+                        self._next_tick = time.monotonic()
+                    if self._lockstep and not present:
+                        present = self._commands > before
+                    if self._restarts == restarts and not self._stopping:
+                        self._world.step(self._command.positions, self._command.efforts, self._command.velocities)
+        except Exception as error:
+            if not self._stopping:
+                self._failed(error)
+
+    def _idle(self) -> bool:
+        return self._world.stamp_ns - self._changed_at >= IDLE_AFTER * 1e9
+
+    def _wait_for_answer(self, stamp: int, restarts: int) -> bool:
+        """Whether the command for `stamp` came in time."""
+        done = self._condition.wait_for(
+            lambda: self._answered >= stamp or self._stopping or self._restarts != restarts, self._patience)
+        if not done:
+            self._warn(f'no joint command for the state of {stamp * 1e-9:.2f} s within {self._patience:.2f} s; '
+                       'the world goes on with the last one, at the pace of the wall clock. '
+                       'Is the trajectory controller running?')
+        return done
+
+    def _keep_pace(self, restarts: int) -> None:
+        now = time.monotonic()
+        self._next_tick += self._tick_duration
+        if now > self._next_tick + MAX_LAG:
+            self._next_tick = now
+        # Commands may come in while this waits: the condition is released.
+        self._condition.wait_for(lambda: self._stopping or self._restarts != restarts,
+                                 max(0.0, self._next_tick - now))
