@@ -19,7 +19,7 @@ import tempfile
 import threading
 import time
 from pathlib import Path
-from typing import Any, Callable, Collection, Mapping
+from typing import Any, Callable, Collection, Mapping, Sequence
 
 import psutil
 
@@ -175,7 +175,7 @@ class StationProcesses:
         """
         deadline = time.monotonic() + timeout
         while True:
-            self._raise_if_refused()
+            self.raise_if_refused()
             waiting = [child.spec.name for child in self._children if not child.says_ready()]
             if not waiting:
                 break
@@ -186,16 +186,20 @@ class StationProcesses:
         wants_joints = any(node.name == 'sim_station' for node in self.nodes)
         with _GraphWatch(self.domain_id, f'{self.namespace}/joint_states' if wants_joints else None) as watch:
             while missing := watch.missing(self.nodes):
-                self._raise_if_refused()
+                self.raise_if_refused()
                 if time.monotonic() > deadline:
                     raise StationError(f"{self.namespace}: after {timeout:.0f} s still waiting for "
                                        f"{', '.join(missing)}; see {self.log_directory}")
                 watch.spin(_POLL)
         self._lock.write(self._state(ready=True))
 
+    def begin_stop(self) -> None:
+        """Start what `stop()` waits for."""
+        self._ending.set()
+
     def stop(self) -> None:
         """End every process, and the processes they started, within 5 s. Callable twice."""
-        self._ending.set()
+        self.begin_stop()
         if self._thread is not None:
             self._thread.join()
             self._thread = None
@@ -203,7 +207,8 @@ class StationProcesses:
 
     def _state(self, ready: bool) -> dict:
         return {'pid': os.getpid(), 'domain': self.domain_id, 'namespace': self.namespace, 'ready': ready,
-                'station': self.station.name, 'task': self.task.name, 'log': str(self.log_directory),
+                'share': str(share_directory()), 'station': self.station.name,
+                'station_file': str(self.station.file), 'task': self.task.name, 'log': str(self.log_directory),
                 'runs': str(self.runs), 'processes': self.pids(),
                 'nodes': {spec.name: [node.name for node in spec.nodes] for spec in self.specs}}
 
@@ -219,7 +224,8 @@ class StationProcesses:
                         f"{', '.join(sorted(taken))}, started by something else; stop that, or use another "
                         'namespace or ROS_DOMAIN_ID')
 
-    def _raise_if_refused(self) -> None:
+    def raise_if_refused(self) -> None:
+        """Raise StationError when a process cannot be started, with the reason it gave."""
         for child in self._children:
             if child.refused:
                 raise StationError(child.last_words() or
@@ -241,6 +247,39 @@ class StationProcesses:
     def _child_environment(self) -> dict[str, str]:
         return {**os.environ, 'ROS_DOMAIN_ID': str(self.domain_id), 'ENPIRE_RUNS': str(self.runs),
                 'ROS_LOG_DIR': str(self.log_directory / 'ros')}
+
+
+class Fleet:
+    """Several stations that start and end together."""
+
+    def __init__(self, stations: Sequence[StationProcesses]):
+        self.stations = list(stations)
+
+    def __enter__(self) -> 'Fleet':
+        try:
+            for station in self.stations:
+                station.start()
+            for station in self.stations:
+                station.wait_ready(READY_WITHIN * (1 + len(self.stations) / 4))
+        except BaseException:      # also Ctrl-C: nothing may stay behind
+            self._stop()
+            raise
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._stop()
+
+    def wait(self, ended: threading.Event) -> None:
+        """Wait until `ended` is set. Raises StationError when a process can no longer be started."""
+        while not ended.wait(0.2):
+            for station in self.stations:
+                station.raise_if_refused()
+
+    def _stop(self) -> None:
+        for station in self.stations:
+            station.begin_stop()
+        for station in self.stations:
+            station.stop()
 
 
 class _Child:

@@ -1,0 +1,67 @@
+"""The `enpire` command. Each group of verbs is a module of its own, which loads what is heavy only when it runs."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import signal
+import sys
+
+# A group defines add_verbs(subparsers); each verb's parser sets the default `run`: a function of the options that
+# returns the exit code.
+GROUPS = ('cli_station', 'cli_research', 'cli_bench')
+FAILED, REFUSED, INTERRUPTED = 1, 2, 130
+
+DESCRIPTION = 'A robot station that improves its own policy: reset, run, verify, record, improve, again.'
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one verb; returns the exit code: 0 done, 1 not achieved, 2 refused with one line why, 130 interrupted."""
+    from enpire_bringup.configuration import ConfigurationError
+
+    parser, broken = make_parser()
+    options = parser.parse_args(argv)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    try:
+        return options.run(options) or 0
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:      # e.g. `enpire score | head -1`
+        sys.stderr.close()
+        return FAILED
+    except Exception as error:
+        if isinstance(error, ConfigurationError) or type(error).__name__ in _PLAIN_ERRORS:
+            print(f'enpire: {error}', file=sys.stderr)
+            return REFUSED
+        raise
+
+
+# Errors that are written for people: one line says all, a traceback would hide it. By name, so that a verb that
+# needs no ROS does not load it for the sake of an error it cannot meet.
+_PLAIN_ERRORS = ('StationError', 'RemoteCallError', 'RemoteCallCancelled', 'LedgerError', 'RecipeError',
+                 'CampaignError', 'RepositoryError')
+
+
+def make_parser() -> tuple[argparse.ArgumentParser, dict[str, Exception]]:
+    """The parser with the verbs of every group that loads, and the errors of those that do not."""
+    parser = argparse.ArgumentParser(prog='enpire', description=DESCRIPTION)
+    verbs = parser.add_subparsers(title='verbs', metavar='VERB', required=True)
+    broken: dict[str, Exception] = {}
+    for group in GROUPS:
+        try:
+            importlib.import_module(f'enpire_agent.{group}').add_verbs(verbs)
+        except Exception as error:
+            broken[group] = error
+    if broken:
+        parser.epilog = 'verbs missing because of errors: ' + '; '.join(
+            f'{group}: {error!r}' for group, error in broken.items())
+    return parser, broken
+
+
+def _interrupt(*_) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == '__main__':
+    sys.exit(main())

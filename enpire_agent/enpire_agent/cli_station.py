@@ -1,0 +1,234 @@
+"""Verbs about a station itself: up, down, status, home, reset, trial."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+DEFAULT_STATION = 'yam_bimanual_sim'
+DEFAULT_TASK = 'push_t'
+DOWN_WITHIN = 6.0          # s a runner gets to end its stations
+STATUS_LISTENS = 1.5       # s of wall time over which `status` counts messages
+
+
+def add_verbs(verbs) -> None:
+    up = verbs.add_parser('up', help='start one or more stations and keep them running')
+    add_station_options(up)
+    up.add_argument('--stations', type=int, default=1, metavar='N', help='how many, as station_1 ... station_N')
+    up.add_argument('--namespace', help='namespace of a single station instead of station_1')
+    up.add_argument('--detach', action='store_true', help="return when ready; 'enpire down' ends the stations")
+    up.set_defaults(run=run_up)
+
+    down = verbs.add_parser('down', help='end the stations started from this folder')
+    down.add_argument('--namespace', help='only the runner of this station')
+    down.set_defaults(run=run_down)
+
+    status = verbs.add_parser('status', help='processes, nodes, topics, safety and campaign of the running stations')
+    status.add_argument('--json', action='store_true', help='as JSON')
+    status.set_defaults(run=run_status)
+
+    home = verbs.add_parser('home', help='move the arms to their home position')
+    _add_namespace(home)
+    home.add_argument('--arm', help='only this arm')
+    home.set_defaults(run=run_home)
+
+    reset = verbs.add_parser('reset', help='bring the objects to the start state of a seed')
+    _add_namespace(reset)
+    reset.add_argument('--seed', type=int, default=0)
+    reset.set_defaults(run=run_reset)
+
+    trial = verbs.add_parser('trial', help='reset, run a recipe, judge, record')
+    _add_namespace(trial)
+    trial.add_argument('--recipe', default='', metavar='FOLDER', help="default: the task's own")
+    trial.add_argument('--seed', type=int, default=0)
+    trial.add_argument('--campaign', default='', help='default: manual')
+    trial.set_defaults(run=run_trial)
+
+
+def add_station_options(parser: argparse.ArgumentParser) -> None:
+    """The options that choose and override a station and its task."""
+    parser.add_argument('--station', default=DEFAULT_STATION, metavar='NAME', help='name or file')
+    parser.add_argument('--task', default=DEFAULT_TASK, metavar='NAME', help='name or folder')
+    parser.add_argument('--real-time-factor', type=float, default=math.nan, metavar='F',
+                        help="0: lockstep, as fast as the machine can; 1: wall clock; default: the station file's")
+    parser.add_argument('--camera-size', type=_size, default=(0, 0), metavar='WxH', help='e.g. 320x240')
+
+
+def _add_namespace(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('--namespace', help='which station; default: the one that runs, else station_1')
+
+
+def _size(text: str) -> tuple[int, int]:
+    width, _, height = text.partition('x')
+    if not (width.isdigit() and height.isdigit()):
+        raise argparse.ArgumentTypeError(f"'{text}' is no size; write e.g. 320x240")
+    return int(width), int(height)
+
+
+def run_up(options) -> int:
+    from enpire_bringup.composition import station_namespaces
+    from enpire_bringup.process_runner import Fleet, StationProcesses
+
+    if options.detach:
+        return _up_detached()
+    namespaces = [options.namespace] if options.namespace else station_namespaces(options.stations)
+    if options.namespace and options.stations != 1:
+        from enpire_bringup.configuration import ConfigurationError
+        raise ConfigurationError('--namespace names one station; give it without --stations')
+    started = time.monotonic()
+    width, height = options.camera_size
+    fleet = Fleet([StationProcesses(options.station, options.task, namespace,
+                                    real_time_factor=options.real_time_factor, camera_width=width,
+                                    camera_height=height) for namespace in namespaces])
+    ended = threading.Event()
+    # `enpire down` ends a runner with SIGTERM: that is no interruption but the planned end.
+    signal.signal(signal.SIGTERM, lambda *_: ended.set())
+    print(f"enpire: starting {', '.join(namespaces)} ...", flush=True)
+    with fleet:
+        first = fleet.stations[0]
+        print(f"enpire: {', '.join(namespaces)} up after {time.monotonic() - started:.1f} s: task {first.task.name}, "
+              f'station {first.station.name}, ROS domain {first.domain_id}, logs {first.log_directory}\n'
+              f'        in another terminal: ./enpire status | trial | campaign | down; Ctrl-C here ends all',
+              flush=True)
+        fleet.wait(ended)
+    print('enpire: down', flush=True)
+    return 0
+
+
+def _up_detached() -> int:
+    from enpire_bringup.paths import runs_directory
+    from enpire_bringup.process_runner import running_stations
+
+    arguments = [argument for argument in sys.argv[1:] if argument != '--detach']
+    log = runs_directory() / '.stations' / 'up.log'
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open('w') as output:
+        runner = subprocess.Popen([sys.executable, '-m', 'enpire_agent.cli', *arguments], stdin=subprocess.DEVNULL,
+                                  stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
+    try:
+        while runner.poll() is None:
+            states = [state for state in running_stations() if state['pid'] == runner.pid]
+            if ' up after ' in log.read_text() and states and all(state['ready'] for state in states):
+                print(log.read_text().splitlines()[-2])
+                print("        runs in the background; './enpire down' ends it")
+                return 0
+            time.sleep(0.1)
+    except BaseException:
+        runner.terminate()
+        runner.wait()
+        raise
+    sys.stderr.write(log.read_text())
+    return runner.returncode
+
+
+def our_stations(namespace: str | None = None) -> list[dict]:
+    """States of the running stations that were started from this folder, in $ROS_DOMAIN_ID where that is set."""
+    from enpire_bringup.composition import full_namespace
+    from enpire_bringup.paths import share_directory
+    from enpire_bringup.process_runner import environment_domain, running_stations
+
+    states = [state for state in running_stations() if state['share'] == str(share_directory())]
+    if os.environ.get('ROS_DOMAIN_ID'):
+        states = [state for state in states if state['domain'] == environment_domain()]
+    if namespace:
+        states = [state for state in states if state['namespace'] == full_namespace(namespace)]
+    return states
+
+
+def connect(namespace: str | None):
+    """A StationClient of the station meant by `--namespace`; sets this process's ROS domain to the station's."""
+    from enpire_agent.station_client import StationClient
+    from enpire_bringup.process_runner import environment_domain
+
+    states = our_stations(namespace)
+    if states:
+        return StationClient(states[0]['namespace'], states[0]['domain'])
+    return StationClient(namespace or 'station_1', environment_domain())
+
+
+def run_down(options) -> int:
+    import psutil
+
+    states = our_stations(options.namespace)
+    if not states:
+        print('enpire: no station of this folder is running')
+        return 0
+    runners = []
+    for pid in sorted({state['pid'] for state in states}):
+        try:
+            runners.append(psutil.Process(pid))
+            runners[-1].terminate()
+        except psutil.NoSuchProcess:
+            pass
+    _, alive = psutil.wait_procs(runners, timeout=DOWN_WITHIN)
+    for runner in alive:
+        runner.kill()        # its processes notice and end by themselves
+    names = ', '.join(state['namespace'] for state in states)
+    print(f'enpire: {names} down' + (' (the runner had to be killed)' if alive else ''))
+    return 0
+
+
+def run_status(options) -> int:
+    from enpire_agent.station_report import observe_station, status_text
+
+    states = our_stations()
+    reports = [observe_station(state, STATUS_LISTENS) for state in states]
+    if options.json:
+        print(json.dumps(reports, indent=2))
+    elif reports:
+        print('\n\n'.join(status_text(report) for report in reports))
+    else:
+        print("enpire: no station of this folder is running; './enpire up' starts one")
+    return 0 if reports else 1
+
+
+def run_home(options) -> int:
+    from enpire_bringup.station import load_station
+
+    states = our_stations(options.namespace)
+    arms = [options.arm] if options.arm else list(load_station(
+        states[0]['station_file'] if states else DEFAULT_STATION).arms)
+    with connect(options.namespace) as station:
+        for arm in arms:
+            result = station.move_arm(arm, named='home')
+            print(f"enpire: {arm}: {'home' if result.success else result.message} ({result.duration:.1f} s)")
+            if not result.success:
+                return 1
+    return 0
+
+
+def run_reset(options) -> int:
+    with connect(options.namespace) as station:
+        result = station.reset(options.seed, feedback=_Stages())
+    print(f"enpire: reset {'reached' if result.success else 'missed'} the start of seed {options.seed}: "
+          f'{result.position_error * 1000:.1f} mm, {math.degrees(result.yaw_error):.1f} degrees off after '
+          f'{result.attempts} attempts, {result.duration:.1f} s. {result.message}')
+    return 0 if result.success else 1
+
+
+def run_trial(options) -> int:
+    recipe = os.path.abspath(options.recipe) if options.recipe else ''
+    with connect(options.namespace) as station:
+        result = station.run_trial(recipe, options.seed, campaign=options.campaign, feedback=_Stages())
+    print(f'enpire: {result.outcome}: {result.reason} ({result.duration:.1f} s, {result.steps} steps, '
+          f'{result.late_steps} late)\n        records: {result.directory}')
+    return 0 if result.outcome == 'SUCCESS' else 1
+
+
+class _Stages:
+    """Prints each new stage of an action's feedback once."""
+
+    def __init__(self):
+        self._last = ''
+
+    def __call__(self, feedback) -> None:
+        if feedback.stage != self._last:
+            self._last = feedback.stage
+            print(f'  {feedback.stage} ...', flush=True)
