@@ -1,0 +1,165 @@
+"""Joint trajectories: sampling as a joint trajectory controller does it, and time parameterization.
+
+Times are seconds from the start of a trajectory, positions rad, velocities rad/s, one column a joint.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from dataclasses import dataclass
+from typing import Sequence
+
+import numpy as np
+import ruckig
+
+SAMPLE_PERIOD = 0.02          # s between the points of a planned trajectory
+JERK_TIME = 0.08              # s in which a planned move builds up its full acceleration
+ACCELERATION_SHARE = 0.5      # of the limit for each of the two causes of acceleration along a path: curve, speed
+
+
+@dataclass(frozen=True)
+class JointTrajectory:
+    """times (m,) increasing, positions (m, n), velocities (m, n)."""
+
+    times: np.ndarray
+    positions: np.ndarray
+    velocities: np.ndarray
+
+    @property
+    def duration(self) -> float:
+        return float(self.times[-1])
+
+    def sampler(self) -> 'TrajectorySampler':
+        return TrajectorySampler(self.times.tolist(), self.positions.tolist(), self.velocities.tolist())
+
+
+class TrajectorySampler:
+    """Positions and velocities of a trajectory at any time; plain lists, because it runs in the control loop.
+
+    Between two points with velocities the interpolation is cubic, otherwise linear, as joint_trajectory_controller
+    does it. Before the first and after the last point the trajectory stands still.
+    """
+
+    def __init__(self, times: Sequence[float], positions: Sequence[Sequence[float]],
+                 velocities: Sequence[Sequence[float] | None]):
+        self.times = list(times)
+        self.positions = [list(point) for point in positions]
+        self.velocities = [list(point) if point is not None else None for point in velocities]
+        self._still = [0.0] * len(self.positions[0])
+
+    @property
+    def duration(self) -> float:
+        return self.times[-1]
+
+    def index(self, time: float) -> int:
+        """Index of the point that the trajectory is heading for."""
+        return min(bisect_right(self.times, time), len(self.times) - 1)
+
+    def sample(self, time: float) -> tuple[list[float], list[float]]:
+        """(positions, velocities) at `time` seconds from the start."""
+        times = self.times
+        if time >= times[-1]:
+            return self.positions[-1], self._still
+        if time <= times[0]:
+            return self.positions[0], self._still
+        i = bisect_right(times, time) - 1
+        span = times[i + 1] - times[i]
+        u = (time - times[i]) / span
+        p0, p1 = self.positions[i], self.positions[i + 1]
+        v0, v1 = self.velocities[i], self.velocities[i + 1]
+        if v0 is None or v1 is None:
+            return ([a + u * (b - a) for a, b in zip(p0, p1)], [(b - a) / span for a, b in zip(p0, p1)])
+        # Cubic Hermite basis and its derivative
+        uu = u * u
+        h01 = uu * (3.0 - 2.0 * u)
+        h00 = 1.0 - h01
+        h10 = span * u * (1.0 - u) * (1.0 - u)
+        h11 = span * uu * (u - 1.0)
+        d01 = 6.0 * u * (1.0 - u) / span
+        d10 = (1.0 - u) * (1.0 - 3.0 * u)
+        d11 = u * (3.0 * u - 2.0)
+        positions = [h00 * a + h01 * b + h10 * va + h11 * vb for a, b, va, vb in zip(p0, p1, v0, v1)]
+        velocities = [d01 * (b - a) + d10 * va + d11 * vb for a, b, va, vb in zip(p0, p1, v0, v1)]
+        return positions, velocities
+
+
+def standing_still(positions: Sequence[float]) -> JointTrajectory:
+    """A trajectory of one point, for a move whose start is its goal."""
+    point = np.asarray(positions, float)[None, :]
+    return JointTrajectory(np.array([SAMPLE_PERIOD]), point, np.zeros_like(point))
+
+
+def point_to_point(start: Sequence[float], goal: Sequence[float], max_velocity: Sequence[float],
+                   max_acceleration: Sequence[float]) -> JointTrajectory:
+    """The fastest jerk-limited move from rest to rest, all joints arriving together.
+
+    start, goal (n,) rad; max_velocity (n,) rad/s; max_acceleration (n,) rad/s^2. Raises ValueError when the inputs
+    are not finite.
+    """
+    start, goal = np.asarray(start, float), np.asarray(goal, float)
+    if not (np.isfinite(start).all() and np.isfinite(goal).all()):
+        raise ValueError(f'cannot plan from {start.tolist()} to {goal.tolist()}: not all numbers are finite')
+    if np.abs(goal - start).max() < 1e-6:
+        return standing_still(goal)
+    n = len(start)
+    problem = ruckig.InputParameter(n)
+    problem.current_position, problem.target_position = start.tolist(), goal.tolist()
+    problem.max_velocity = list(max_velocity)
+    problem.max_acceleration = list(max_acceleration)
+    problem.max_jerk = [a / JERK_TIME for a in max_acceleration]
+    solution = ruckig.Trajectory(n)
+    outcome = ruckig.Ruckig(n).calculate(problem, solution)
+    if outcome not in (ruckig.Result.Working, ruckig.Result.Finished):
+        raise ValueError(f'ruckig found no trajectory from {start.tolist()} to {goal.tolist()}: {outcome}')
+    times = _sample_times(solution.duration)
+    samples = [solution.at_time(float(t)) for t in times]
+    return JointTrajectory(times, np.array([s[0] for s in samples]), np.array([s[1] for s in samples]))
+
+
+def along_path(waypoints: np.ndarray, max_velocity: Sequence[float],
+               max_acceleration: Sequence[float]) -> JointTrajectory:
+    """From rest to rest along a dense joint path, the path's geometry kept.
+
+    waypoints (m, n) rad, evenly spaced along the path. The speed along the path is a trapezoid whose height and
+    slope respect the joint limits everywhere on the path: simple, and not the fastest where a path bends a lot.
+    """
+    waypoints = np.asarray(waypoints, float)
+    if len(waypoints) < 2 or np.abs(np.diff(waypoints, axis=0)).sum() < 1e-6:
+        return standing_still(waypoints[-1])
+    path = np.linspace(0.0, 1.0, len(waypoints))
+    slope = np.gradient(waypoints, path, axis=0)
+    curvature = np.gradient(slope, path, axis=0)
+    velocity, acceleration = np.asarray(max_velocity, float), np.asarray(max_acceleration, float)
+    with np.errstate(divide='ignore'):
+        steepest, bent = np.abs(slope).max(axis=0), np.abs(curvature).max(axis=0)
+        speed = min((velocity / steepest).min(), math.sqrt((ACCELERATION_SHARE * acceleration / bent).min()))
+        gain = ((1.0 - ACCELERATION_SHARE) * acceleration / steepest).min()
+    position, rate, duration = _trapezoid(speed, gain)
+    times = _sample_times(duration)
+    s, s_dot = position(times), rate(times)
+    positions = np.column_stack([np.interp(s, path, column) for column in waypoints.T])
+    velocities = np.column_stack([np.interp(s, path, column) for column in slope.T]) * s_dot[:, None]
+    velocities[0] = velocities[-1] = 0.0
+    return JointTrajectory(times, positions, velocities)
+
+
+def _trapezoid(speed: float, gain: float):
+    """Position and rate as functions of time for 0 -> 1 with at most `speed` and slope `gain`, and the duration."""
+    speed = min(speed, math.sqrt(gain))
+    ramp = speed / gain
+    duration = 1.0 / speed + ramp
+
+    def rate(t):
+        return np.clip(np.minimum(gain * t, gain * (duration - t)), 0.0, speed)
+
+    def position(t):
+        left = duration - t
+        return np.where(t < ramp, 0.5 * gain * t * t,
+                        np.where(left < ramp, 1.0 - 0.5 * gain * left * left, speed * (t - 0.5 * ramp)))
+    return position, rate, duration
+
+
+def _sample_times(duration: float) -> np.ndarray:
+    """Times from 0 to `duration`, about SAMPLE_PERIOD apart."""
+    return np.linspace(0.0, duration, max(2, math.ceil(duration / SAMPLE_PERIOD) + 1))
