@@ -1,0 +1,40 @@
+"""Notices an input that stopped. Wall time: a stopped simulation stops its clock, too."""
+
+from __future__ import annotations
+
+import time
+from typing import Callable
+
+
+class SilenceWatch:
+    """Call `heard` for every message and `check` now and then.
+
+    limit: s without a message that count as silence; first: the same before the first message ever, while the
+    other nodes are still starting. repeat: s between reports of a silence that lasts.
+    """
+
+    def __init__(self, limit: float = 1.0, first: float = 10.0, repeat: float = 5.0,
+                 clock: Callable[[], float] = time.monotonic):
+        self._limit, self._first, self._repeat, self._clock = limit, first, repeat, clock
+        self._last = clock()
+        self._heard_any = False
+        self._reported: float | None = None
+
+    def heard(self) -> float:
+        """Note a message. Seconds of the silence that it ends, 0.0 when there was none worth a report."""
+        now = self._clock()
+        gap = now - self._last if self._reported is not None else 0.0
+        self._last, self._heard_any, self._reported = now, True, None
+        return gap
+
+    @property
+    def silent(self) -> bool:
+        return self._clock() - self._last > (self._limit if self._heard_any else self._first)
+
+    def check(self) -> float | None:
+        """Seconds of silence when it is time to report one, else None."""
+        now = self._clock()
+        if not self.silent or (self._reported is not None and now - self._reported < self._repeat):
+            return None
+        self._reported = now
+        return now - self._last

@@ -1,0 +1,92 @@
+"""What a reward program is shown of one moment: poses of one capture stamp, the joint state that belongs to it. No ROS."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+HISTORY = 64        # joint states kept: 0.6 s at 100 Hz, more than a frame takes to its poses
+WAITING = 8         # stamps whose frame is not complete yet
+
+
+@dataclass(frozen=True)
+class ObjectView:
+    """pose: (3,) x, y (m), yaw (rad) in world, the last trusted one (or NaN) when not visible; residual in m."""
+
+    pose: np.ndarray
+    visible: bool
+    residual: float
+
+    def plain(self) -> dict[str, Any]:
+        return {'pose': self.pose, 'visible': self.visible, 'residual': self.residual}
+
+
+class FrameAssembler:
+    """Puts together what belongs to one capture stamp (ns).
+
+    objects: names of the objects that the task's camera sees; a frame is complete when each has its pose.
+    others: objects of other cameras; their newest pose is taken as it is.
+    """
+
+    def __init__(self, objects: tuple[str, ...], others: tuple[str, ...] = ()):
+        self._objects, self._others = objects, others
+        self._poses: dict[int, dict[str, ObjectView]] = {}
+        self._latest = {name: ObjectView(np.full(3, np.nan), False, np.nan) for name in others}
+        self._images: dict[int, np.ndarray] = {}
+        self._joint_states: deque[tuple[int, Any]] = deque(maxlen=HISTORY)
+
+    def add_pose(self, stamp: int, name: str, view: ObjectView) -> None:
+        if name in self._objects:
+            self._poses.setdefault(stamp, {})[name] = view
+            self._trim(self._poses)
+        elif name in self._latest:
+            self._latest[name] = view
+
+    def add_image(self, stamp: int, image: np.ndarray) -> None:
+        self._images[stamp] = image
+        self._trim(self._images)
+
+    def add_joint_state(self, stamp: int, state: Any) -> None:
+        if self._joint_states and stamp < self._joint_states[-1][0]:
+            self._joint_states.clear()      # time began anew
+        self._joint_states.append((stamp, state))
+
+    @staticmethod
+    def _trim(entries: dict) -> None:
+        while len(entries) > WAITING:
+            del entries[min(entries)]
+
+    def take(self, stamp: int, with_image: bool) -> dict[str, Any] | None:
+        """The observation of `stamp` without joints, once all of it is there; it is handed out once."""
+        poses = self._poses.get(stamp, {})
+        if len(poses) < len(self._objects) or (with_image and stamp not in self._images):
+            return None
+        observation = {'time': stamp * 1e-9}
+        observation.update((name, view.plain()) for name, view in {**self._latest, **poses}.items())
+        if with_image:
+            observation['image'] = self._images.pop(stamp)
+        del self._poses[stamp]
+        return observation
+
+    def overtaken(self, stamp: int) -> list[int]:
+        """Stamps before `stamp` that wait in vain: messages come in order. They are dropped."""
+        old = sorted(known for known in self._poses if known < stamp)
+        for known in old:
+            del self._poses[known]
+        for known in [known for known in self._images if known < stamp]:
+            del self._images[known]
+        return old
+
+    def joint_state(self, stamp: int) -> Any:
+        """The newest joint state not after `stamp` (so that the machine's load does not decide which), or None."""
+        for known, state in reversed(self._joint_states):
+            if known <= stamp:
+                return state
+        return None
+
+    @property
+    def newest_joint_stamp(self) -> int | None:
+        return self._joint_states[-1][0] if self._joint_states else None

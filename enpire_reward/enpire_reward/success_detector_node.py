@@ -1,0 +1,219 @@
+"""A verdict for every frame of the task's camera. Logic in judge.py (the reward program) and observation.py."""
+
+from __future__ import annotations
+
+import math
+import queue
+import struct
+import threading
+import time
+from typing import Any
+
+import numpy as np
+from rclpy.clock import Clock, ClockType
+from rclpy.parameter import Parameter
+from rclpy.serialization import deserialize_message
+from sensor_msgs.msg import Image, JointState
+
+from enpire_bringup.configuration import ConfigurationError
+from enpire_bringup.image_messages import ImageMessageError, read_image
+from enpire_bringup.node_group import run_single
+from enpire_bringup.paths import runs_directory
+from enpire_bringup.silence_watch import SilenceWatch
+from enpire_bringup.station_node import IMAGE_QOS, STATE_QOS, StationNode
+from enpire_msgs.msg import Check, ObjectPose, Verdict
+from enpire_reward.judge import Judgement, RewardJudge, abstention
+from enpire_reward.observation import FrameAssembler, ObjectView
+
+OUTCOMES = {'abstain': Verdict.ABSTAIN, 'not_yet': Verdict.NOT_YET, 'success': Verdict.SUCCESS}
+HASH_PERIOD = 1.0       # s of wall time between looks at the environment's files
+LOOK_PERIOD = 0.25      # s of wall time between looks for silence
+WAITING_FRAMES = 4      # that may wait for the reward program
+
+
+class SuccessDetector(StationNode):
+    """Runs the task's reward program on every frame.
+
+    The executor's thread collects messages; one further thread asks the program, so that nothing that the program
+    does can keep messages waiting.
+    """
+
+    def __init__(self, **kwargs):
+        super().__init__('success_detector', **kwargs)
+        # In simulation a joint state comes with every tick of the clock, and this node needs these anyway: their
+        # stamps are its time, and 100 clock messages a second need not wake it.
+        self._simulated = self.get_parameter('use_sim_time').value
+        self.set_parameters([Parameter('use_sim_time', value=False)])
+        self._camera = self._task_camera()
+        self._hash, self._hash_time = self.env_hash, time.monotonic()
+        self._last_stamp = 0
+        self._failing = ''
+        names = {True: [], False: []}
+        for item in self.task.objects.values():
+            names[item.camera == self._camera.name].append(item.name)
+        self._frames = FrameAssembler(tuple(names[True]), tuple(names[False]))
+        self._verdicts = self.create_publisher(Verdict, 'verdict', STATE_QOS)
+        self._watch = SilenceWatch(repeat=1.0)
+        self._images = None
+        log = runs_directory() / '.stations' / self.get_namespace().strip('/') / 'log' / 'reward_program.log'
+        self._judge = RewardJudge(self.task.reward, self.task.file, log_file=log)
+        self._queue: queue.Queue[tuple[int, dict[str, Any]] | None] = queue.Queue(WAITING_FRAMES)
+        self._worker = threading.Thread(target=self._work, name='reward', daemon=True)
+        self._worker.start()
+        # Raw: of 100 joint states a second three in a hundred are looked into.
+        self.create_subscription(JointState, 'joint_states', self._on_joint_state, STATE_QOS, raw=True)
+        self.create_subscription(ObjectPose, 'object_poses', self._on_pose, STATE_QOS)
+        self.create_timer(LOOK_PERIOD, self._look, clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+    def _task_camera(self):
+        name = self.task.objects[self.task.goal.object].camera
+        if name not in self.station.cameras:
+            raise ConfigurationError(f"{self.task.file}: objects.{self.task.goal.object}.camera is '{name}'; "
+                                     f"{self.station.file} has {', '.join(self.station.cameras)}")
+        return self.station.cameras[name]
+
+    # ---- messages ----
+
+    def _on_joint_state(self, data: bytes) -> None:
+        # CDR: 4 bytes of encapsulation (the second: 1 when little-endian), then header.stamp.
+        seconds, nanoseconds = struct.unpack_from('<iI' if data[1] & 1 else '>iI', data, 4)
+        self._frames.add_joint_state(seconds * 1_000_000_000 + nanoseconds, data)
+
+    def _on_pose(self, message: ObjectPose) -> None:
+        silence = self._watch.heard()
+        if silence:
+            self.get_logger().info(f'object poses came back after {silence:.1f} s')
+        stamp = _nanoseconds(message.header.stamp)
+        pose = message.pose.pose
+        yaw = 2 * math.atan2(pose.orientation.z, pose.orientation.w)
+        self._frames.add_pose(stamp, message.object_id, ObjectView(
+            np.array([pose.position.x, pose.position.y, math.remainder(yaw, 2 * math.pi)
+                      if math.isfinite(yaw) else math.nan]), message.visible, message.residual))
+        self._try(stamp)
+
+    def _on_image(self, message: Image) -> None:
+        try:
+            image = read_image(message, 'rgb8')
+        except ImageMessageError as error:
+            self.get_logger().error(f'{self._camera.image_topic}: {error}', throttle_duration_sec=1.0)
+            return
+        stamp = _nanoseconds(message.header.stamp)
+        self._frames.add_image(stamp, image)
+        self._try(stamp)
+
+    def _try(self, stamp: int) -> None:
+        """Judge the frame of `stamp` when all of it has come."""
+        observation = self._frames.take(stamp, self._judge.uses_image)
+        if observation is None:
+            return
+        for lost in self._frames.overtaken(stamp):
+            self._publish(lost, abstention('a part of this frame was lost on its way'))
+        observation.update(self._joints(stamp))
+        try:
+            self._queue.put_nowait((stamp, observation))
+        except queue.Full:
+            self._publish(stamp, abstention(f'{WAITING_FRAMES} frames already wait for {self.task.reward.name}'))
+
+    def _joints(self, stamp: int) -> dict[str, dict[str, float]]:
+        data = self._frames.joint_state(stamp)
+        if data is None:
+            return {'joint_positions': {}, 'joint_efforts': {}}
+        state = deserialize_message(data, JointState)
+        return {'joint_positions': dict(zip(state.name, state.position)),
+                'joint_efforts': dict(zip(state.name, state.effort))}
+
+    def _look(self) -> None:
+        """Twice a second or so: silence, and whether the program wants images."""
+        if self._judge.uses_image and self._images is None:
+            self._images = self.create_subscription(Image, self._camera.image_topic, self._on_image, IMAGE_QOS)
+        silence = self._watch.check()
+        if silence is not None:
+            self._publish(self._last_stamp, abstention(
+                f'camera {self._camera.name} is silent: no object pose for {silence:.1f} s '
+                f'({self._silence_reason()})'))
+
+    def _silence_reason(self) -> str:
+        image = self.resolve_topic_name(self._camera.image_topic)
+        if not self.count_publishers('object_poses'):
+            return 'nobody publishes object_poses; is camera_perception running?'
+        if not self.count_publishers(image):
+            return f'nobody publishes {image}; is the camera running?'
+        return f'{image} has a publisher that sends nothing, or nothing that camera_perception can use'
+
+    # ---- verdicts ----
+
+    def _work(self) -> None:
+        while (frame := self._queue.get()) is not None:
+            stamp, observation = frame
+            self._publish(stamp, self._judge.judge(observation))
+
+    def _publish(self, stamp: int, judgement: Judgement) -> None:
+        if not self.context.ok():
+            return
+        self._report(judgement)
+        self._last_stamp = max(stamp, self._last_stamp)
+        message = Verdict(task=self.task.name, env_hash=self._environment(), outcome=OUTCOMES[judgement.outcome],
+                          reason=judgement.reason, compute=judgement.compute,
+                          checks=[Check(name=check.name, passed=check.passed, value=check.value, limit=check.limit,
+                                        unit=check.unit, detail=check.detail) for check in judgement.checks])
+        message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp, 1_000_000_000)
+        message.header.frame_id = self._camera.optical_frame
+        message.latency = 1e-9 * (self._now() - stamp)
+        self._verdicts.publish(message)
+
+    def _report(self, judgement: Judgement) -> None:
+        """Say once that the reward program fails, and once that it works again."""
+        if judgement.failed and judgement.reason != self._failing and self._judge.problem:
+            self.get_logger().error(f'{judgement.reason}; verdicts abstain until it works')
+        elif not judgement.failed and self._failing:
+            self.get_logger().info(f'{self.task.reward.name} works')
+        self._failing = judgement.reason if judgement.failed else ''
+
+    def _now(self) -> int:
+        """ROS time, ns."""
+        if self._simulated:
+            return self._frames.newest_joint_stamp or 0
+        return self.get_clock().now().nanoseconds
+
+    def _environment(self) -> str:
+        """The environment's hash, as the files are now (at most HASH_PERIOD old)."""
+        now = time.monotonic()
+        if now - self._hash_time >= HASH_PERIOD:
+            self._hash_time = now
+            try:
+                self._hash, known = self.current_env_hash(), self._hash
+            except OSError as error:
+                self._hash, known = '', self._hash
+                self.get_logger().error(f'the environment cannot be read: {error}', throttle_duration_sec=5.0)
+            if self._hash != known:
+                self.get_logger().error(
+                    f'the environment was changed on disk: hash {known[:12]} became {self._hash[:12] or "none"} '
+                    f'({self.env_hash[:12]} at the start); trials that run now are INVALID')
+        return self._hash
+
+    def destroy_node(self):
+        if hasattr(self, '_worker'):
+            while True:
+                try:
+                    self._queue.put_nowait(None)
+                    break
+                except queue.Full:
+                    try:
+                        self._queue.get_nowait()
+                    except queue.Empty:
+                        pass
+            self._worker.join(0.3)
+            self._judge.close()
+        super().destroy_node()
+
+
+def _nanoseconds(stamp) -> int:
+    return stamp.sec * 1_000_000_000 + stamp.nanosec
+
+
+def main() -> None:
+    run_single(SuccessDetector)
+
+
+if __name__ == '__main__':
+    main()
