@@ -8,15 +8,13 @@ file, rad.
 from __future__ import annotations
 
 import math
-from functools import lru_cache
-from pathlib import Path
 from typing import Sequence
 
 import numpy as np
 import pinocchio as pin
-import xacro
 
 from enpire_bringup.configuration import ConfigurationError
+from enpire_bringup.robot_description import robot_description
 from enpire_bringup.station import Arm, Station
 
 POSITION_TOLERANCE = 2e-4      # m
@@ -33,26 +31,6 @@ SERVO_MAX_ROTATION_STEP = 0.03
 
 class UnreachableError(ValueError):
     """No joint position puts the tool where it was asked to be; the message names pose and residual."""
-
-
-def robot_description(station: Station) -> str:
-    """The station's URDF as text, with the arms where the station file puts them.
-
-    Raises ConfigurationError naming the file when it cannot be read.
-    """
-    mappings = {}
-    for arm in station.arms.values():
-        mappings[f'{arm.name}_xyz'] = ' '.join(map(repr, arm.base_xyz))
-        mappings[f'{arm.name}_rpy'] = ' '.join(map(repr, arm.base_rpy))
-    return _expand(station.robot_description, tuple(sorted(mappings.items())))
-
-
-@lru_cache(maxsize=4)
-def _expand(file: Path, mappings: tuple[tuple[str, str], ...]) -> str:
-    try:
-        return xacro.process_file(str(file), mappings=dict(mappings)).toxml()
-    except Exception as error:  # xacro raises whatever its parser trips over
-        raise ConfigurationError(f'{file}: xacro cannot expand it: {error}') from error
 
 
 def pose_matrix(position: Sequence[float], quaternion: Sequence[float]) -> np.ndarray:
