@@ -115,9 +115,11 @@ def station_processes(station: Station, task: Task, namespace: str, *, real_time
     processes = [process('world', _WORLD), process('cameras', _CAMERAS), process('perception', _PERCEPTION),
                  process('motion', motion), process('research', _RESEARCH)]
     if real_state_publisher:
+        from enpire_bringup.robot_description import robot_description
+
         processes.append(ProcessSpec('state_publisher', (NodeSpec(
             'robot_state_publisher', 'robot_state_publisher', 'robot_state_publisher', namespace,
-            parameters={'robot_description': _urdf_text(station), 'use_sim_time': common['use_sim_time']}),)))
+            parameters={'robot_description': robot_description(station), 'use_sim_time': common['use_sim_time']}),)))
     if extra:
         known = ', '.join(node.name for spec in processes for node in spec.nodes)
         raise ConfigurationError(f"no node '{next(iter(extra))}' in the station; there are: {known}")
@@ -148,9 +150,3 @@ def is_installed(package: str) -> bool:
     except PackageNotFoundError:
         return False
     return True
-
-
-def _urdf_text(station: Station) -> str:
-    import xacro
-
-    return xacro.process_file(str(station.robot_description)).toxml()

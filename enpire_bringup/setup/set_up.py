@@ -146,8 +146,7 @@ class SetUp:
         if self.ros_setup:
             lines += [f'[ -n "${{ROS_DISTRO:-}}" ] || {{ set +u; source {shlex.quote(self.ros_setup)}; set -u; }}']
         for name in PATH_VARIABLES:
-            added = [entry for entry in after.get(name, '').split(':') if entry and entry not in before[name]
-                     and not (name == 'PYTHONPATH' and self._is_own_package(entry))]
+            added = [entry for entry in after.get(name, '').split(':') if entry and entry not in before[name]]
             added = self._own_entries(name) + added
             if added:
                 lines.append(f'export {name}={shlex.quote(":".join(added))}${{{name}:+:${name}}}')
@@ -168,11 +167,6 @@ class SetUp:
             entries['AMENT_PREFIX_PATH'] = entries['CMAKE_PREFIX_PATH'] = [self.venv]
             entries['LD_LIBRARY_PATH'] = [self.venv / 'lib', *sorted(site.glob('ros_*.libs'))]
         return [str(entry) for entry in entries.get(name, ())]
-
-    def _is_own_package(self, entry: str) -> bool:
-        """Whether a path lies in the build of one of PACKAGES: their sources are used directly."""
-        return any(self.root / base / package in (Path(entry), *Path(entry).parents)
-                   for base in ('build', 'install') for package in PACKAGES)
 
     def _ros_has(self, package: str) -> bool:
         if self.ros_setup is None:

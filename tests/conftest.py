@@ -1,0 +1,45 @@
+"""What tests of several packages share: ROS domains of their own, and stations that end with the test."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from enpire_bringup.process_runner import DomainReservation, StationProcesses, prepare_environment
+
+
+@pytest.fixture(scope='session', autouse=True)
+def _own_domain():
+    """No test talks to what else runs on this machine, nor to another test run."""
+    prepare_environment()
+    reservation = DomainReservation()
+    os.environ['ROS_DOMAIN_ID'] = str(reservation.domain_id)
+    yield
+    reservation.release()
+
+
+@pytest.fixture
+def ros_domain(monkeypatch):
+    """A ROS domain that only this test uses; $ROS_DOMAIN_ID is set to it."""
+    reservation = DomainReservation()
+    monkeypatch.setenv('ROS_DOMAIN_ID', str(reservation.domain_id))
+    yield reservation.domain_id
+    reservation.release()
+
+
+@pytest.fixture
+def start_station(ros_domain, tmp_path):
+    """start_station(**options of StationProcesses) -> a station that is up; it ends with the test."""
+    stations = []
+
+    def start(**options) -> StationProcesses:
+        station = StationProcesses(**{'runs': tmp_path / 'runs', **options})
+        stations.append(station)
+        return station.__enter__()
+
+    yield start
+    for station in stations:
+        station.begin_stop()
+    for station in stations:
+        station.stop()
