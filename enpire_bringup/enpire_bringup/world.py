@@ -5,6 +5,7 @@ The simulation node wraps it, and anything in-process (training, large evaluatio
 
 from __future__ import annotations
 
+import importlib
 import math
 import os
 from typing import Mapping
@@ -291,20 +292,18 @@ class Renderer:
         self._context.free()
 
 
+# off-screen OpenGL -> module with its GLContext, in the order of trial
+_CONTEXTS = {'osmesa': 'mujoco.osmesa', 'egl': 'mujoco.egl'}
+
+
 def _open_gl(width: int, height: int):
-    """(current context, name of the backend): MUJOCO_GL where it is set, else osmesa, then egl."""
+    """(current context, name of the backend): MUJOCO_GL where it names one, else the first that works."""
     wanted = os.environ.get('MUJOCO_GL', '').lower()
     reasons = []
-    for backend in (wanted,) if wanted in ('osmesa', 'egl', 'glfw') else ('osmesa', 'egl'):
+    for backend in (wanted,) if wanted in _CONTEXTS else _CONTEXTS:
         os.environ['PYOPENGL_PLATFORM'] = backend
         try:
-            if backend == 'osmesa':
-                from mujoco.osmesa import GLContext
-            elif backend == 'egl':
-                from mujoco.egl import GLContext
-            else:
-                from mujoco.glfw import GLContext
-            context = GLContext(width, height)
+            context = importlib.import_module(_CONTEXTS[backend]).GLContext(width, height)
             context.make_current()
             return context, backend
         except Exception as error:  # PyOpenGL raises whatever its platform module trips over

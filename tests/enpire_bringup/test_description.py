@@ -1,0 +1,136 @@
+"""URDF, MJCF and station file describe the same robot."""
+
+import xml.etree.ElementTree as ElementTree
+
+import mujoco
+import numpy as np
+import pinocchio
+import pytest
+import xacro
+
+from enpire_bringup.configuration import ConfigurationError
+from enpire_bringup.robot_description import LinkTransforms, robot_description
+from enpire_bringup.world import World
+
+# Joint anchors at q = 0 in the base frame, axes and limits of the arm, from its published description.
+ANCHORS = [(0, 0, 0.0680), (0.020, 0, 0.1135), (-0.244, 0, 0.1135), (0.001, 0, 0.1735), (0.075, 0, 0.2140),
+           (0.1106, 0, 0.1735)]
+AXES = [(0, 0, 1), (0, 1, 0), (0, -1, 0), (0, -1, 0), (0, 0, -1), (1, 0, 0)]
+LIMITS = [(-2.618, 3.142), (0, 3.665), (0, 3.142), (-1.693, 1.571), (-1.571, 1.571), (-2.094, 2.094)]
+TORQUES = [28, 28, 28, 10, 10, 10]
+MASSES = [0.874, 0.101, 1.469, 0.983, 0.462, 0.403, 0.553]
+CENTRES = [(0.007, 0.002, 0.091), (-0.109, 0.001, 0.114), (-0.109, -0.001, 0.169), (0.059, 0.001, 0.229),
+           (0.076, 0, 0.176), (0.140, 0, 0.174)]
+
+
+@pytest.fixture(scope='module')
+def world(station, task):
+    return World(station, task)
+
+
+@pytest.fixture(scope='module')
+def urdf(station):
+    return robot_description(station)
+
+
+def random_positions(station, model, seed):
+    rng = np.random.default_rng(seed)
+    return {joint: rng.uniform(*model.joint(joint).range) for joint in station.joints}
+
+
+def place(world, positions):
+    for joint, value in positions.items():
+        world._data.qpos[world.model.joint(joint).qposadr[0]] = value
+        if 'finger' in joint:
+            world._data.qpos[world.model.joint(f'{joint}_mirror').qposadr[0]] = value
+
+
+def test_forward_kinematics_of_urdf_and_mjcf_agree(station, world, urdf):
+    links = LinkTransforms(urdf)
+    names = [f'{arm.prefix}{link}' for arm in station.arms.values()
+             for link in ('tcp', 'link3', 'link4', 'link5', 'link6', 'finger', 'finger_mirror')]
+    for seed in range(200):
+        positions = random_positions(station, world.model, seed)
+        place(world, positions)
+        for name in names:
+            ours, theirs = links.pose(name, positions), world.frame_pose(name)
+            assert np.linalg.norm(ours[:3, 3] - theirs[:3, 3]) < 1e-4, name
+            assert np.linalg.norm(pinocchio.log3(ours[:3, :3].T @ theirs[:3, :3])) < 1e-4, name
+
+
+def test_mjcf_has_the_published_anchors_axes_limits_and_masses(station, world):
+    model, data = world.model, mujoco.MjData(world.model)
+    mujoco.mj_forward(model, data)   # at q = 0
+    for arm in station.arms.values():
+        base = np.array(arm.base_xyz)
+        for i, joint in enumerate(arm.joints):
+            assert data.joint(joint).xanchor - base == pytest.approx(ANCHORS[i], abs=1e-6)
+            assert data.joint(joint).xaxis == pytest.approx(AXES[i], abs=1e-9)
+            assert tuple(model.joint(joint).range) == LIMITS[i]
+            assert tuple(model.jnt_actfrcrange[model.joint(joint).id]) == (-TORQUES[i], TORQUES[i])
+            assert data.body(f'{arm.prefix}link{i + 1}').xipos - base == pytest.approx(CENTRES[i], abs=1e-6)
+        bodies = [arm.base_frame, *(f'{arm.prefix}link{i}' for i in range(1, 7))]
+        assert [model.body(name).mass[0] for name in bodies] == pytest.approx(MASSES)
+        assert data.site(arm.tcp_frame).xpos - base == pytest.approx((0.2552, 0, 0.1734), abs=1e-6)
+
+
+def test_home_puts_the_tcp_where_the_arm_is_known_to_be(station, urdf):
+    positions = {joint: value for arm in station.arms.values() for joint, value in zip(arm.joints, arm.named['home'])}
+    pose = LinkTransforms(urdf).pose('left_tcp', positions)
+    assert pose[:3, 3] == pytest.approx((0.387, 0.0, 0.402), abs=1e-3)
+    assert pose[:3, :3] == pytest.approx(np.eye(3), abs=1e-3)
+
+
+def test_urdf_has_the_joints_limits_and_torques_of_the_mjcf(station, world, urdf):
+    joints = {joint.get('name'): joint for joint in ElementTree.fromstring(urdf).findall('joint')}
+    for name in station.joints:
+        limit = joints[name].find('limit')
+        assert (float(limit.get('lower')), float(limit.get('upper'))) == tuple(world.model.joint(name).range)
+        effort = (world.model.actuator(name).forcerange if 'finger' in name
+                  else world.model.jnt_actfrcrange[world.model.joint(name).id])
+        assert float(limit.get('effort')) == pytest.approx(effort[1])
+    for arm in station.arms.values():
+        assert (arm.gripper.closed, arm.gripper.open) == tuple(world.model.joint(arm.gripper.joint).range)
+
+
+def test_gravity_that_the_urdf_predicts_is_what_the_simulated_motors_carry(station, task, urdf):
+    world = World(station, task)
+    for _ in range(100):
+        world.step({})
+    names, positions, _, efforts = world.joint_state()
+    model = pinocchio.buildModelFromXML(urdf)
+    q = pinocchio.neutral(model)
+    for name, position in zip(names, positions):
+        q[model.joints[model.getJointId(name)].idx_q] = position
+    gravity = pinocchio.computeGeneralizedGravity(model, model.createData(), q)
+    for arm in station.arms.values():
+        for joint in arm.joints:
+            expected = gravity[model.joints[model.getJointId(joint)].idx_v]
+            assert efforts[names.index(joint)] == pytest.approx(expected, abs=0.1), joint
+
+
+def test_defaults_of_the_xacro_are_the_bases_of_the_station_file(station):
+    plain = xacro.process_file(str(station.robot_description)).toxml()
+    for arm in station.arms.values():
+        pose = LinkTransforms(plain).pose(arm.base_frame, {})
+        assert pose[:3, 3] == pytest.approx(arm.base_xyz)
+
+
+def test_transforms_form_one_tree_from_world_to_every_tcp(station, urdf):
+    links = LinkTransforms(urdf)
+    parents = {child: parent for parent, child, _ in links.fixed() + links.moving({})}
+    for arm in station.arms.values():
+        frame = arm.tcp_frame
+        while frame != 'world':
+            frame = parents[frame]
+    assert links.joints and set(links.joints) == set(station.joints)
+
+
+def test_a_description_that_cannot_be_read_is_named(station, tmp_path):
+    import dataclasses
+    file = tmp_path / 'broken.urdf.xacro'
+    file.write_text('<robot><link></robot>')
+    with pytest.raises(ConfigurationError, match='broken.urdf.xacro: xacro cannot read it'):
+        robot_description(dataclasses.replace(station, robot_description=file))
+    with pytest.raises(ConfigurationError, match='not a URDF'):
+        LinkTransforms('<robot')
