@@ -10,6 +10,8 @@ import math
 
 import numpy as np
 
+SLOWEST_STEP = 0.0008   # m a policy step
+
 
 class Policy:
     """`act` returns the next target (x, y) in m of the closed gripper's tip; parameters come from recipe.yaml."""
@@ -21,7 +23,8 @@ class Policy:
         self.tolerance = task['tolerance']
         self.low, self.high = np.array(task['action']['low']), np.array(task['action']['high'])
         self.max_step = task['action']['max_step']
-        self.push_step = parameters['push_step']            # m a policy step while pushing
+        self.push_step = parameters['push_step']            # m a policy step while pushing, at most ...
+        self.approach = parameters['approach']              # ... and this share of the push that is left
         self.turn_radius = parameters['turn_radius']        # m, of the limit surface; weighs yaw against position
         self.travel_cost = parameters['travel_cost']        # m of error worth a metre of way
         self.clearance = parameters['clearance']            # m, kept from the T while travelling
@@ -53,13 +56,15 @@ class Policy:
             target = self.travel(pose, tip, contact, normal)
             if target is not None:
                 return target
-            self.stage, self.unseen = 'push', 0
+            self.stage, self.unseen, self.target = 'push', 0, tip
         if self.stage == 'push':
             left = self.gain(error, pose)[self.index]
             self.unseen = 0 if seen['visible'] else self.unseen + 1
             if left > 0 and not self.reached(error, 0.5) and self.unseen < 15:
-                aside = (tip - contact) - ((tip - contact) @ normal) * normal
-                return tip + 2 * min(self.push_step, 0.002 + 0.5 * left) * normal - 0.5 * aside
+                aside = (self.target - contact) - ((self.target - contact) @ normal) * normal
+                step = min(self.push_step, SLOWEST_STEP + self.approach * left)
+                self.target = self.target + step * normal - 0.2 * aside
+                return self.target
             self.stage, self.back, self.patience = 'leave', tip - 0.03 * normal, 15
         self.patience -= 1
         if self.patience == 0 or np.hypot(*(self.back - tip)) < 0.006:

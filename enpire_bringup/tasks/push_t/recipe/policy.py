@@ -48,10 +48,11 @@ class Policy:
             target = self.travel(pose, tip, contact, normal)
             if target is not None:
                 return target
-            self.stage, self.start = 'push', tip
+            self.stage, self.start, self.target = 'push', tip, tip
         if self.stage == 'push':
             if (tip - self.start) @ normal < self.push_length:
-                return tip + 2 * self.push_step * normal
+                self.target = self.target + self.push_step * normal
+                return self.target
             self.stage, self.back = 'leave', tip - 0.03 * normal
             self.patience = 15
         self.patience -= 1
