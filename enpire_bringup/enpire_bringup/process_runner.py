@@ -397,10 +397,19 @@ def _end(processes: list[subprocess.Popen]) -> None:
         process.wait(timeout=1.0)
     for member in family:
         try:
-            if member.is_running():      # psutil compares start times, so a reused pid is never hit
-                member.kill()
+            member.kill()       # psutil compares start times, so a reused pid is never hit
         except psutil.NoSuchProcess:
             pass
+    end = time.monotonic() + 0.5
+    while any(_is_alive(member) for member in family) and time.monotonic() < end:
+        time.sleep(0.02)
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _family(processes: list[subprocess.Popen]) -> set[psutil.Process]:
