@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 
 import numpy as np
 from rclpy.clock import Clock, ClockType
@@ -22,6 +23,7 @@ from enpire_msgs.msg import ObjectPose
 
 MEMORY = 0.5            # s for which the last trusted pose helps with the next image
 SILENCE_CHECK = 0.25    # s of wall time
+INFO_WAIT = 1.0         # s of wall time from the first image, in which camera_info may still come
 
 
 class CameraPerception(StationNode):
@@ -69,7 +71,8 @@ class _CameraView:
         self._camera = camera
         self._pose = optical_pose(camera)
         self._model: PinholeCamera | None = None
-        self._problem = f'no camera_info yet on {node.resolve_topic_name(camera.info_topic)}'
+        self._problem = f'no camera_info on {node.resolve_topic_name(camera.info_topic)}'
+        self._first_image = math.inf
         self._objects = [_TrackedObject(item) for item in node.task.objects.values() if item.camera == camera.name]
         self._watch = SilenceWatch()
         self._topic = node.resolve_topic_name(camera.image_topic)
@@ -88,9 +91,9 @@ class _CameraView:
         if silence:
             self._node.get_logger().info(f'camera {self._camera.name}: images came back after {silence:.1f} s')
         stamp = message.header.stamp
-        time = stamp.sec + 1e-9 * stamp.nanosec
+        seconds = stamp.sec + 1e-9 * stamp.nanosec
         image = self._readable(message)
-        seen = [(tracked, tracked.look(image, self._model, time) if image is not None else _unseen(self._problem))
+        seen = [(tracked, tracked.look(image, self._model, seconds) if image is not None else _unseen(self._problem))
                 for tracked in self._objects]
         for tracked, found in seen:
             self._node.publish_pose(tracked.message(stamp, found))
@@ -114,6 +117,10 @@ class _CameraView:
             return image
         except ImageMessageError as error:
             self._problem = str(error)
+            now = time.monotonic()
+            self._first_image = min(self._first_image, now)
+            if self._model is None and now - self._first_image < INFO_WAIT:
+                return None     # the first camera_info follows its image
             self._node.get_logger().error(f'{self._topic}: {error}; its objects count as not visible',
                                           throttle_duration_sec=1.0)
             return None

@@ -1,0 +1,100 @@
+"""Verbs that measure: enpire bench verdict, perception, reset."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+
+
+def add_verbs(verbs) -> None:
+    bench = verbs.add_parser('bench', help='measure this machine: verdict, perception, reset')
+    kinds = bench.add_subparsers(title='what to measure', metavar='WHAT', required=True)
+
+    verdict = kinds.add_parser('verdict', help='latency from a camera frame to its verdict')
+    verdict.add_argument('--frames', type=_count, default=300, metavar='N')
+    _add_common(verdict, run_verdict)
+
+    perception = kinds.add_parser('perception', help='errors of the pose estimate on rendered images')
+    perception.add_argument('--poses', type=_count, default=500, metavar='N')
+    perception.add_argument('--camera-size', default='', metavar='WxH', help='e.g. 320x240')
+    _add_common(perception, run_perception)
+
+    reset = kinds.add_parser('reset', help='how often, how fast and how well the arm resets the scene')
+    reset.add_argument('--n', type=_count, default=20, metavar='N', help='resets')
+    _add_common(reset, run_reset)
+
+
+def _add_common(parser: argparse.ArgumentParser, run) -> None:
+    parser.add_argument('--station', default='yam_bimanual_sim', metavar='NAME', help='name or file')
+    parser.add_argument('--task', default='push_t', metavar='NAME', help='name or folder')
+    parser.add_argument('--json', action='store_true', help='one JSON object as the last line')
+    parser.set_defaults(run=run)
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or not 1 <= int(text) <= 100_000:
+        raise argparse.ArgumentTypeError(f"'{text}' is no count; expected a whole number from 1 to 100000")
+    return int(text)
+
+
+def _report(line: str) -> None:
+    print(f'enpire: {line}', file=sys.stderr, flush=True)
+
+
+def run_verdict(options) -> int:
+    from enpire_reward.bench_verdict import LIMIT_MS, BenchError, run
+
+    try:
+        figures = run(options.frames, station=options.station, task=options.task, report=_report)
+    except BenchError as error:
+        _report(str(error))
+        return 1
+    print(f'{figures["frames"]} frames at {figures["frame_rate_hz"]} Hz')
+    for key, title in (('latency_ms', 'frame to verdict'), ('compute_ms', 'reward program'),
+                       ('jitter_ms', 'late wake-ups of this machine')):
+        values = '  '.join(f'{name} {value:7.2f}' for name, value in figures[key].items())
+        print(f'{title:30} {values}  ms')
+    met = figures['latency_ms']['p99'] < LIMIT_MS
+    print(f'p99 {"meets" if met else "misses"} the limit of {LIMIT_MS:.0f} ms')
+    return _finish(options, figures, met)
+
+
+def run_perception(options) -> int:
+    from enpire_bringup.configuration import ConfigurationError
+    from enpire_bringup.station import load_station
+    from enpire_bringup.task import load_task
+    os.environ.setdefault('MUJOCO_GL', 'osmesa')
+    from enpire_bringup.bench_perception import run
+
+    station = load_station(options.station)
+    if options.camera_size:
+        width, _, height = options.camera_size.partition('x')
+        if not (width.isdigit() and height.isdigit()):
+            raise ConfigurationError(f"--camera-size is '{options.camera_size}'; write e.g. 320x240")
+        station = station.with_camera_size(int(width), int(height))
+    figures = run(station, load_task(options.task), options.poses)
+    print(f'{figures["poses"]} plain views of {options.poses} poses in {figures["image"]} images, '
+          f'{figures["not_visible"]} of them not recognized')
+    for key, title in (('position_mm', 'position, mm'), ('yaw_deg', 'yaw, degrees'), ('compute_ms', 'compute, ms')):
+        print(f'{title:30} ' + '  '.join(f'{name} {value:7.3f}' for name, value in figures[key].items()))
+    occluded = figures['occluded']
+    print(f'{occluded["views"]} partly hidden views: {occluded["flagged"]} flagged, {occluded["trusted"]} trusted, '
+          f'{occluded["trusted_wrong"]} of these wrong')
+    return _finish(options, figures, True)
+
+
+def run_reset(options) -> int:
+    from enpire_reset.bench_reset import run
+
+    figures = run(options.n)
+    if not options.json:
+        print(json.dumps(figures, indent=2))
+    return _finish(options, figures, True)
+
+
+def _finish(options, figures: dict, met: bool) -> int:
+    if options.json:
+        print(json.dumps(figures))
+    return 0 if met else 1

@@ -1,0 +1,62 @@
+import numpy as np
+
+from enpire_reward.observation import FrameAssembler, ObjectView
+
+VIEW = ObjectView(np.array([0.3, 0.1, 0.5]), True, 0.0004)
+MS = 1_000_000
+
+
+def test_a_frame_is_complete_when_every_object_has_its_pose():
+    frames = FrameAssembler(('t_block', 'box'))
+    frames.add_pose(100 * MS, 't_block', VIEW)
+    assert frames.take(100 * MS, with_image=False) is None
+    frames.add_pose(100 * MS, 'box', VIEW)
+    observation = frames.take(100 * MS, with_image=False)
+    assert observation['time'] == 0.1 and observation['t_block']['visible'] and 'box' in observation
+    assert frames.take(100 * MS, with_image=False) is None
+
+
+def test_an_image_is_waited_for_when_the_program_wants_it():
+    frames = FrameAssembler(('t_block',))
+    frames.add_pose(100 * MS, 't_block', VIEW)
+    assert frames.take(100 * MS, with_image=True) is None
+    frames.add_image(100 * MS, np.ones((2, 2, 3), np.uint8))
+    assert frames.take(100 * MS, with_image=True)['image'].shape == (2, 2, 3)
+
+
+def test_a_frame_whose_image_was_lost_is_overtaken():
+    frames = FrameAssembler(('t_block',))
+    for stamp in (100 * MS, 133 * MS):
+        frames.add_pose(stamp, 't_block', VIEW)
+    frames.add_image(133 * MS, np.ones((2, 2, 3), np.uint8))
+    assert frames.take(133 * MS, with_image=True)
+    assert frames.overtaken(133 * MS) == [100 * MS]
+    assert frames.overtaken(133 * MS) == []
+
+
+def test_the_joint_state_of_the_frame_is_taken_not_the_newest():
+    frames = FrameAssembler(('t_block',))
+    for stamp in (90, 100, 110, 120):
+        frames.add_joint_state(stamp * MS, stamp)
+    assert frames.joint_state(105 * MS) == 100
+    assert frames.joint_state(100 * MS) == 100
+    assert frames.joint_state(80 * MS) is None
+    frames.add_joint_state(5 * MS, 'anew')
+    assert frames.joint_state(100 * MS) == 'anew' and frames.newest_joint_stamp == 5 * MS
+
+
+def test_what_waits_is_bounded():
+    frames = FrameAssembler(('t_block', 'never_seen'))
+    for n in range(1000):
+        frames.add_pose(n, 't_block', VIEW)
+        frames.add_image(n, np.zeros(1))
+    assert len(frames._poses) < 20 and len(frames._images) < 20
+
+
+def test_an_object_of_another_camera_has_its_newest_pose():
+    frames = FrameAssembler(('t_block',), ('tray',))
+    frames.add_pose(100 * MS, 't_block', VIEW)
+    assert not frames.take(100 * MS, with_image=False)['tray']['visible']
+    frames.add_pose(103 * MS, 'tray', VIEW)
+    frames.add_pose(133 * MS, 't_block', VIEW)
+    assert frames.take(133 * MS, with_image=False)['tray']['visible']
