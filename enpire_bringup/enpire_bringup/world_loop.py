@@ -100,7 +100,8 @@ class WorldLoop:
     def command(self, stamp_ns: int, command: Command | None) -> None:
         """The answer to the state of `stamp_ns`; None: an answer that says nothing usable, so the last one holds."""
         with self._condition:
-            self._answered = max(self._answered, stamp_ns)
+            # A stamp from the future answers the present and nothing more: the world has to wait again.
+            self._answered = max(self._answered, min(stamp_ns, self._world.stamp_ns))
             self._commands += 1
             if command is not None and command != self._command:
                 self._command = command

@@ -159,6 +159,16 @@ def test_an_unusable_command_counts_as_an_answer_and_the_last_one_holds():
     assert set(step['joint'] for step in run.world.steps) == {1.0} and not run.warnings
 
 
+def test_a_command_stamped_in_the_future_does_not_end_the_lockstep():
+    def once(loop, stamp):
+        if stamp == 0:
+            loop.command(10**15, Command({'joint': 1.0}))
+
+    with Run(CountingWorld(step_timeout=0.5), once) as run:
+        run.until(lambda: run.warnings)
+        assert 'for the state of 0.01 s' in run.warnings[0]
+
+
 def test_a_reset_between_ticks_forgets_the_commands_and_publishes_the_new_state():
     with Run(CountingWorld(step_timeout=5.0)) as run:
         run.until(lambda: run.published)
