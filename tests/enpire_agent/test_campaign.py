@@ -107,10 +107,10 @@ def test_a_crash_between_commit_and_state_does_not_commit_twice(make_campaign, m
 
 
 def test_budgets_end_the_search_and_leave_room_for_the_gate(make_campaign):
-    campaign, world, recorder = make_campaign(max_trials=62)
+    campaign, world, recorder = make_campaign(max_trials=72, goal=2.0)
     state = campaign.run()
-    assert state.gate.trials == 20 and state.trials <= 62
-    assert any('budget of 62 trials' in text for _, _, text, _ in recorder.events)
+    assert state.gate.trials == 20 and state.trials <= 72
+    assert any('budget of 72 trials' in text for _, _, text, _ in recorder.events)
 
 
 def test_one_iteration_when_one_is_asked_for(make_campaign):

@@ -1,0 +1,145 @@
+"""A recipe's policy in its own process: an action or a hold for every step, never a guess. No ROS."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from enpire_agent.recipe import load_recipe
+from enpire_bringup.program_process import (ProgramError, ProgramFailure, ProgramProcess, ProgramTimeout)
+from enpire_bringup.task import ActionSpace, Task
+
+START_TIMEOUT = 20.0     # s of wall time for importing policy.py and making the policy
+RESET_TIMEOUT = 10.0     # s of wall time for Policy.reset
+
+POLICY, HOLD_LATE, HOLD_MALFORMED = 'policy', 'hold_late', 'hold_malformed'
+
+_TASK_KEYS = ('objective', 'goal', 'tolerance', 'objects', 'policy', 'action', 'observation')
+
+
+class PolicyFailure(RuntimeError):
+    """The policy cannot go on: POLICY_ERROR. `traceback`: the policy's own, where it raised."""
+
+    def __init__(self, message: str, traceback: str = ''):
+        super().__init__(message)
+        self.traceback = traceback
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What a step came to: `action` (2,) as the policy gave it or None, `source` one of the constants above."""
+
+    action: np.ndarray | None
+    source: str
+    reason: str
+    compute: float      # s of wall time that the station waited
+
+
+def policy_config(recipe_directory: Path | str, task: Task) -> dict:
+    """What `Policy(config)` gets: recipe.yaml, and under `task` the parts of task.yaml that a policy may know."""
+    recipe = load_recipe(recipe_directory)
+    content = yaml.safe_load(task.file.read_text(encoding='utf-8'))
+    return {'method': recipe.method, 'parameters': recipe.parameters,
+            'task': {key: content[key] for key in _TASK_KEYS if key in content}}
+
+
+class PolicySession:
+    """One policy for one trial. Use as a context manager; leaving it ends the process and all it started.
+
+    deadline: s of wall time a step. max_bad_steps: consecutive steps without a valid action that end the trial.
+    Raises PolicyFailure when the policy cannot be loaded.
+    """
+
+    def __init__(self, recipe_directory: Path | str, task: Task, *, deadline: float, log_file: Path | None = None):
+        self._deadline = deadline
+        self._max_bad_steps = task.policy.max_late_steps
+        self._bad_in_a_row = 0
+        self.steps = 0
+        self.late_steps = 0
+        try:
+            self._process = ProgramProcess(Path(recipe_directory) / 'policy.py', 'Policy',
+                                           policy_config(recipe_directory, task), log_file=log_file,
+                                           start_timeout=START_TIMEOUT)
+        except (ProgramFailure, ValueError) as error:
+            raise _failure(error) from error
+
+    def reset(self, observation: dict) -> None:
+        """Call the policy's `reset`. Raises PolicyFailure when it raises, hangs or dies."""
+        try:
+            self._process.call('reset', observation, timeout=RESET_TIMEOUT)
+        except ProgramFailure as error:
+            raise _failure(error) from error
+
+    def act(self, observation: dict) -> Decision:
+        """The policy's action for this observation, or a hold when it is late or malformed.
+
+        An answer that comes after its deadline belongs to an old observation and is dropped.
+        Raises PolicyFailure when the policy raised or died, or after too many holds in a row.
+        """
+        started = time.monotonic()
+        due = started + self._deadline
+        self.steps += 1
+        try:
+            if self._process.pending:
+                self._process.answer(timeout=self._deadline)
+            self._process.request('act', observation)
+            answer = self._process.answer(timeout=max(0.0, due - time.monotonic()))
+        except ProgramTimeout as error:
+            decision = Decision(None, HOLD_LATE, str(error), time.monotonic() - started)
+        except ProgramFailure as error:
+            raise _failure(error) from error
+        else:
+            action, reason = read_action(answer)
+            decision = Decision(action, POLICY if action is not None else HOLD_MALFORMED, reason,
+                                time.monotonic() - started)
+        self._count(decision)
+        return decision
+
+    def _count(self, decision: Decision) -> None:
+        if decision.action is not None:
+            self._bad_in_a_row = 0
+            return
+        self.late_steps += 1
+        self._bad_in_a_row += 1
+        if self._bad_in_a_row >= self._max_bad_steps:
+            raise PolicyFailure(f'no valid action for {self._bad_in_a_row} steps in a row; last: {decision.reason}')
+
+    def close(self) -> None:
+        self._process.close()
+
+    def __enter__(self) -> 'PolicySession':
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+
+def read_action(answer) -> tuple[np.ndarray | None, str]:
+    """(action (2,), '') or (None, what is wrong with it)."""
+    try:
+        action = np.asarray(answer, dtype=float)
+    except (TypeError, ValueError):
+        return None, f'act() returned {type(answer).__name__}; expected 2 numbers (x, y in m)'
+    if action.shape != (2,):
+        return None, f'act() returned shape {action.shape}; expected (2,): x, y in m'
+    if not np.isfinite(action).all():
+        return None, f'act() returned {action.tolist()}; expected finite numbers'
+    return action, ''
+
+
+def next_target(action: np.ndarray | None, previous: np.ndarray, space: ActionSpace) -> np.ndarray:
+    """Target (2,) in m for the tip: the action inside the action space, at most `max_step` from the previous one."""
+    if action is None:
+        return previous
+    wanted = np.clip(action, space.low, space.high)
+    way = wanted - previous
+    length = float(np.hypot(*way))
+    return wanted if length <= space.max_step else previous + way * (space.max_step / length)
+
+
+def _failure(error: Exception) -> PolicyFailure:
+    return PolicyFailure(str(error), getattr(error, 'traceback', '') if isinstance(error, ProgramError) else '')

@@ -1,0 +1,300 @@
+"""Node `supervisor`: the action `run_campaign`, the services `hold` and `resume`, and the station's status."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+
+from rclpy.action import ActionClient
+from rclpy.clock import Clock, ClockType
+from rclpy.parameter import Parameter
+from diagnostic_msgs.msg import DiagnosticStatus
+
+from enpire_agent.campaign import (Best, Campaign, CampaignError, CampaignSettings, CampaignState, CampaignStopped,
+                                   TrialOutcome, outcome_of_line)
+from enpire_agent.ledger import Ledger
+from enpire_agent.peer_recipes import PeerRecipes
+from enpire_agent.recipe_repository import RecipeRepository, RepositoryError
+from enpire_agent.researcher import make_researcher
+from enpire_bringup.actions import (BlockingActionServer, GoalAborted, RemoteCallCancelled, RemoteCallError,
+                                    RunningGoal, call_action)
+from enpire_bringup.configuration import ConfigurationError
+from enpire_bringup.node_group import run_single
+from enpire_bringup.paths import runs_directory
+from enpire_bringup.station_node import HISTORY_QOS, LATCHED_QOS, StationNode
+from enpire_msgs.action import RunCampaign, RunTrial
+from enpire_msgs.msg import AgentEvent, Recipe, StationStatus
+from enpire_msgs.srv import Hold, Resume
+
+STATUS_PERIOD = 1.0        # s of wall time
+TRIAL_BOUND = 1200.0       # s of wall time for a trial, reset included
+RUNNER_AWAY = 60.0         # s of wall time that a trial runner that died gets to come back and enter its trial
+RUNNER_BUSY = 600.0        # s of wall time that somebody else's trial is waited for
+
+
+class Supervisor(StationNode):
+    """Runs one campaign at a time; wall time throughout."""
+
+    def __init__(self, **kwargs):
+        super().__init__('supervisor', **kwargs)
+        self.set_parameters([Parameter('use_sim_time', value=False)])
+        self._runs = runs_directory()
+        self._station_name = self.get_namespace().strip('/') or self.station.name
+        self._campaign: Campaign | None = None
+        self._stage = ''
+        self._held = ''              # a hold without a campaign
+        self._error = ''
+        self._safety = 'unknown'
+        self._peers = PeerRecipes(self._station_name)
+        self._status = self.create_publisher(StationStatus, 'station_status', LATCHED_QOS)
+        self._events = self.create_publisher(AgentEvent, 'agent_events', HISTORY_QOS)
+        self._kept = self.create_publisher(Recipe, 'kept_recipes', HISTORY_QOS)
+        self.create_subscription(Recipe, '/fleet/recipes', self._on_recipe, HISTORY_QOS)
+        self.create_subscription(DiagnosticStatus, 'guard_status', self._on_guard, LATCHED_QOS)
+        self.create_service(Hold, 'hold', self._on_hold)
+        self.create_service(Resume, 'resume', self._on_resume)
+        self._run_trial = ActionClient(self, RunTrial, 'run_trial')
+        self._server = BlockingActionServer(
+            self, RunCampaign, 'run_campaign', self._run_campaign,
+            busy_message='a campaign is running; wait for it to end or cancel it')
+        self.create_timer(STATUS_PERIOD, self._publish_status, clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+    # --- the action ---
+
+    def _run_campaign(self, goal: RunningGoal) -> RunCampaign.Result:
+        asked = goal.request
+        self._error = ''
+        try:
+            campaign = self._make_campaign(asked)
+        except (ConfigurationError, RepositoryError, ValueError, OSError) as error:
+            self._error = str(error)
+            raise
+        if self._held:
+            campaign.hold(self._held)
+        self._campaign, self._goal = campaign, goal
+        try:
+            state = campaign.run()
+            return _result(state, True, state.finished)
+        except CampaignStopped as stopped:
+            return _result(campaign.state, False, str(stopped))
+        except (CampaignError, RepositoryError, ConfigurationError) as error:
+            self._error = str(error)
+            self._listen(campaign).event('error', len(campaign.state.iterations), str(error))
+            raise GoalAborted(_result(campaign.state, False, str(error))) from error
+        finally:
+            self._campaign, self._stage = None, ''
+
+    def _make_campaign(self, asked) -> Campaign:
+        name, terms = asked.campaign, self.task.campaign
+        if not name or Path(name).name != name or name.startswith('.'):
+            raise ValueError(f"campaign '{name}' is no plain name; use letters, digits, - and _")
+        if not 0 <= asked.goal <= 1:
+            raise ValueError(f'goal is {asked.goal}; expected a success rate from 0 to 1, or 0 for the task\'s')
+        researcher = make_researcher(asked.researcher, self.task.directory / 'ideas' / 'ideas.yaml')
+        directory = self._runs / name / self._station_name
+        repository = RecipeRepository.open_or_create(
+            directory / 'recipe', self._station_name, Path(asked.recipe) if asked.recipe else self.task.recipe)
+        settings = CampaignSettings(
+            campaign=name, station=self._station_name, task=self.task.name, env_hash=self.env_hash,
+            search_trials=asked.search_trials or terms.search_trials,
+            gate_trials=asked.gate_trials or terms.success_window, goal=asked.goal or terms.goal,
+            max_iterations=asked.max_iterations, max_trials=asked.max_trials, max_duration=asked.max_duration)
+        return Campaign(
+            directory, settings, repository=repository, researcher=researcher, listener=_Listener(self, settings),
+            run_trial=lambda kind, seed, stopped: self._trial(settings, repository, kind, seed, stopped),
+            peers=lambda: self._peers.of_campaign(name), current_env_hash=self.current_env_hash)
+
+    # --- trials ---
+
+    def _trial(self, settings: CampaignSettings, repository: RecipeRepository, kind: str, seed: int,
+               stopped) -> TrialOutcome:
+        """One trial through the trial runner; its ledger line is what counts."""
+        goal = RunTrial.Goal(recipe=str(repository.work_tree), campaign=settings.campaign, kind=kind, seed=seed)
+        ledger = Ledger(self._runs / settings.campaign / settings.station / 'ledger.jsonl')
+        before = len(ledger.entries())
+
+        def cancelled() -> bool:
+            if self._goal.is_cancel_requested:
+                self._campaign.stop()
+            return stopped()
+
+        busy_until = time.monotonic() + RUNNER_BUSY
+        while True:
+            try:
+                call_action(self, self._run_trial, goal, timeout=TRIAL_BOUND, cancelled=cancelled,
+                            feedback=self._on_trial_feedback)
+            except RemoteCallCancelled as error:
+                raise CampaignStopped(str(error)) from error
+            except RemoteCallError as error:
+                if 'rejected' in str(error) and time.monotonic() < busy_until:
+                    self._stage = 'waiting for another trial to end'
+                    time.sleep(0.5)
+                    if cancelled():
+                        raise CampaignStopped('stopped while another trial was running') from error
+                    continue
+                self.get_logger().error(f'{error}; waiting for the trial runner to come back')
+                self._wait_for_line(ledger, before, cancelled, str(error))
+            finally:
+                self._stage = ''
+            break
+        lines = ledger.entries()[before:]
+        if not lines:
+            raise CampaignError('the trial runner did not start the trial; its log says why')
+        return outcome_of_line(lines[-1])
+
+    def _wait_for_line(self, ledger: Ledger, before: int, cancelled, reason: str) -> None:
+        deadline = time.monotonic() + RUNNER_AWAY
+        while len(ledger.entries()) == before:
+            if cancelled():
+                raise CampaignStopped('stopped while the trial runner was away')
+            if time.monotonic() > deadline:
+                raise CampaignError(f'{reason}; the trial runner did not come back within {RUNNER_AWAY:.0f} s')
+            time.sleep(0.2)
+
+    def _on_trial_feedback(self, feedback: RunTrial.Feedback) -> None:
+        self._stage = feedback.stage
+
+    # --- status and control, in the executor's thread ---
+
+    def _publish_status(self) -> None:
+        status = self._status_message()
+        self._status.publish(status)
+        campaign = self._campaign
+        if campaign is not None:
+            if self._goal.is_cancel_requested:
+                campaign.stop()
+            self._goal.publish_feedback(RunCampaign.Feedback(status=status))
+
+    def _status_message(self) -> StationStatus:
+        status = StationStatus(station=self._station_name, task=self.task.name, state=StationStatus.IDLE,
+                               remaining=math.nan, safety=self._safety, message=self._error)
+        status.header.stamp = Clock(clock_type=ClockType.SYSTEM_TIME).now().to_msg()
+        campaign = self._campaign
+        if campaign is None:
+            if self._held:
+                status.state, status.message = StationStatus.HELD, self._held
+            elif self._error:
+                status.state = StationStatus.ERROR
+            return status
+        state, best = campaign.state, campaign.state.best
+        stage = self._stage
+        status.state = {'reset': StationStatus.RESETTING, '': StationStatus.THINKING}.get(stage, StationStatus.RUNNING)
+        status.campaign, status.phase = state.settings.campaign, state.phase
+        status.iteration = len(state.iterations)
+        running = state.iterations[-1] if state.iterations and state.phase == 'search' else None
+        if running is not None:
+            status.hypothesis = running.hypothesis
+        if best is not None:
+            status.best_recipe, status.best_trials, status.best_successes = best.commit, best.trials, best.successes
+        status.trials, status.successes = state.trials, state.successes
+        status.elapsed, status.remaining = campaign.elapsed, campaign.remaining
+        status.robot_utilization = min(1.0, state.busy / max(campaign.elapsed, 1e-3))
+        status.message = progress_text(state, stage)
+        if campaign.hold_reason:
+            status.message = campaign.hold_reason
+            if not stage:
+                status.state = StationStatus.HELD
+        return status
+
+    def _on_hold(self, request: Hold.Request, response: Hold.Response) -> Hold.Response:
+        reason = request.reason or 'held by request'
+        campaign = self._campaign
+        if campaign is not None:
+            campaign.hold(reason)
+        self._held = reason
+        response.accepted = True
+        response.message = 'holding after the current trial' if campaign else 'holding; nothing is running'
+        return response
+
+    def _on_resume(self, request: Resume.Request, response: Resume.Response) -> Resume.Response:
+        campaign = self._campaign
+        response.accepted = bool(self._held or (campaign is not None and campaign.hold_reason))
+        response.message = 'going on' if response.accepted else 'it was not held'
+        self._held = ''
+        if campaign is not None:
+            campaign.resume()
+        return response
+
+    def _on_recipe(self, message: Recipe) -> None:
+        self._peers.add(message)
+
+    def _on_guard(self, message: DiagnosticStatus) -> None:
+        level = message.level[0] if isinstance(message.level, bytes) else int(message.level)
+        self._safety = message.message if level >= 2 else 'ok'
+
+    def _listen(self, campaign: Campaign) -> '_Listener':
+        return _Listener(self, campaign.state.settings)
+
+    def publish_event(self, settings: CampaignSettings, kind: str, iteration: int, text: str, commit: str) -> None:
+        event = AgentEvent(station=settings.station, campaign=settings.campaign, researcher='builtin',
+                           iteration=iteration, kind=kind, text=text, commit=commit)
+        event.header.stamp = Clock(clock_type=ClockType.SYSTEM_TIME).now().to_msg()
+        self._events.publish(event)
+        self.get_logger().info(f'{settings.campaign} {iteration} {kind}: {text}')
+
+    def publish_kept(self, settings: CampaignSettings, recipe: Best, decision: str, parent: str) -> None:
+        low, high = recipe.interval
+        message = Recipe(
+            station=settings.station, task=settings.task, campaign=settings.campaign, branch=settings.station,
+            commit=recipe.commit, parent=parent, method=recipe.method, hypothesis=recipe.hypothesis,
+            decision=decision, trials=recipe.trials, successes=recipe.successes, interval_low=low,
+            interval_high=high, env_hash=settings.env_hash)
+        message.header.stamp = Clock(clock_type=ClockType.SYSTEM_TIME).now().to_msg()
+        self._kept.publish(message)
+
+    def destroy_node(self) -> None:
+        if hasattr(self, '_server'):
+            campaign = self._campaign
+            if campaign is not None:
+                campaign.stop()
+            self._server.close(timeout=1.2)
+        super().destroy_node()
+
+
+class _Listener:
+    """Hands what a campaign says to the node's topics."""
+
+    def __init__(self, node: Supervisor, settings: CampaignSettings):
+        self._node = node
+        self._settings = settings
+
+    def event(self, kind: str, iteration: int, text: str, commit: str = '') -> None:
+        self._node.publish_event(self._settings, kind, iteration, text, commit)
+
+    def kept(self, recipe: Best, decision: str, parent: str, env_hash: str) -> None:
+        self._node.publish_kept(self._settings, recipe, decision, parent)
+
+
+def progress_text(state: CampaignState, stage: str) -> str:
+    """One sentence: what is being measured, how far it is."""
+    doing = {'reset': 'resetting', 'policy': 'policy runs', 'verdict': 'looking', 'record': 'recording'}.get(
+        stage, stage or 'thinking')
+    if state.phase == 'search':
+        running = state.iterations[-1] if state.iterations and state.iterations[-1].state == 'running' else None
+        if running is None:
+            return doing
+        if not running.recipe:
+            return f'best recipe on the search seeds {len(state.best.results)}/{state.settings.search_trials}, {doing}'
+        return f'{running.successes} of {running.trials} so far, {len(running.seeds)} planned, {doing}'
+    measured = state.baseline if state.phase == 'baseline' else state.gate
+    if measured is None:
+        return doing
+    return f'{measured.successes} of {measured.trials} so far, {len(measured.seeds)} planned, {doing}'
+
+
+def _result(state: CampaignState, success: bool, message: str) -> RunCampaign.Result:
+    baseline, gate = state.baseline, state.gate
+    return RunCampaign.Result(
+        success=success, message=message, best_recipe=state.best.commit if state.best else '',
+        baseline_trials=baseline.trials if baseline else 0, baseline_successes=baseline.successes if baseline else 0,
+        gate_trials=gate.trials if gate else 0, gate_successes=gate.successes if gate else 0,
+        iterations=len(state.iterations), trials=state.trials)
+
+
+def main() -> None:
+    run_single(Supervisor)
+
+
+if __name__ == '__main__':
+    main()

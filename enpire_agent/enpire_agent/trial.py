@@ -1,0 +1,463 @@
+"""One trial: reset, run the policy, retreat, look, record. No ROS: the station is behind `TrialStation`.
+
+Whatever happens after `started.json` was written ends in a ledger line.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import time
+import traceback
+import uuid
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Callable, Protocol
+
+import numpy as np
+import psutil
+
+from enpire_agent.durable_file import without_nan
+from enpire_agent.ledger import Ledger
+from enpire_agent.policy_session import PolicyFailure, PolicySession, next_target
+from enpire_agent.recipe_repository import recipe_identity
+from enpire_agent.seeds import check_seed
+from enpire_agent.trial_record import (POLICY_LOG, RESULT, STARTED, RecordError, read_result, write_result,
+                                       write_started)
+from enpire_bringup.task import Task
+
+SUCCESS, FAILURE, TIMEOUT, SAFETY_STOP = 'SUCCESS', 'FAILURE', 'TIMEOUT', 'SAFETY_STOP'
+RESET_FAILED, POLICY_ERROR, ABORTED, INVALID = 'RESET_FAILED', 'POLICY_ERROR', 'ABORTED', 'INVALID'
+KINDS = ('search', 'gate', 'baseline', 'manual')
+
+LOCKSTEP_PATIENCE = 4.0    # times the deadline of a step: in lockstep the world waits, and the machine may be busy
+
+_log = logging.getLogger(__name__)
+
+
+class TrialEnd(Exception):
+    """Ends a trial with an outcome."""
+
+    def __init__(self, outcome: str, reason: str):
+        super().__init__(reason)
+        self.outcome = outcome
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class Check:
+    """One condition of a verdict, see enpire_msgs/Check."""
+
+    name: str
+    passed: bool
+    value: float
+    limit: float
+    unit: str
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A verdict: `outcome` is "success", "not_yet" or "abstain"; stamp in ns of ROS time."""
+
+    stamp: int
+    outcome: str
+    reason: str
+    env_hash: str
+    checks: tuple[Check, ...] = ()
+
+    def value(self, name: str) -> float | None:
+        """The measured value of a check, None where it was not measured."""
+        for check in self.checks:
+            if check.name == name and math.isfinite(check.value):
+                return check.value
+        return None
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a policy step sees: stamp (ns of ROS time) of the joint state, observation without `time`, verdict."""
+
+    stamp: int
+    observation: dict
+    tip: np.ndarray
+    verdict: Judgement | None
+
+
+@dataclass(frozen=True)
+class ResetReport:
+    """How the reset went."""
+
+    success: bool
+    message: str
+    attempts: int
+
+
+class TrialStation(Protocol):
+    """What a trial asks of its station. Every call is bounded and may raise TrialEnd."""
+
+    lockstep: bool
+
+    def env_hash(self) -> str:
+        """SHA-256 of the environment as it is on disk now."""
+
+    def stop_reason(self) -> tuple[str, str] | None:
+        """(outcome, reason) when the trial must end now: cancelled, or stopped by the guard."""
+
+    def reset(self, seed: int) -> ResetReport: ...
+
+    def go_to_start(self) -> None:
+        """Close the gripper and bring its tip to where the policy starts."""
+
+    def next_step(self, after: int) -> Step:
+        """The first policy step later than `after` (ns)."""
+
+    def command(self, stamp: int, target: np.ndarray) -> None:
+        """Answer the policy step of `stamp` (ns) with a target (2,) in m for the tip."""
+
+    def retreat(self) -> int:
+        """Bring the arm out of the camera's way; returns the stamp (ns) from which on the view is clear."""
+
+    def clear_verdict(self, after: int) -> Judgement | None:
+        """A verdict that does not abstain, of a frame later than `after` (ns); None when none came in time."""
+
+    def record_step(self, content: dict, stamp: int) -> None:
+        """Hand one policy step to the episode's recorder."""
+
+
+@dataclass(frozen=True)
+class TrialRequest:
+    """What is tried. `directory`: runs/<campaign>/<station>/trials/<trial_id>; `recipe`: identity of its files."""
+
+    trial_id: str
+    campaign: str
+    station: str
+    task: str
+    kind: str
+    seed: int
+    recipe_directory: Path
+    recipe: str
+    env_hash: str
+    directory: Path
+
+    @property
+    def ledger(self) -> Ledger:
+        return Ledger(self.directory.parents[1] / 'ledger.jsonl')
+
+
+def make_request(runs: Path, *, campaign: str, station: str, task: Task, kind: str, seed: int,
+                 recipe_directory: Path, env_hash: str) -> TrialRequest:
+    """Raises ValueError for an unknown kind, a seed of the wrong sort, or a folder that is no recipe."""
+    kind, campaign = kind or 'manual', campaign or 'manual'
+    if kind not in KINDS:
+        raise ValueError(f"trial kind '{kind}'; expected one of {', '.join(KINDS)}")
+    if Path(campaign).name != campaign or campaign.startswith('.'):
+        raise ValueError(f"campaign '{campaign}' is no plain name; use letters, digits, - and _")
+    check_seed(kind, seed)
+    if not (recipe_directory / 'policy.py').is_file():
+        raise ValueError(f'{recipe_directory}: no policy.py there; give the folder of a recipe')
+    trial_id = f'{datetime.now(timezone.utc):%Y%m%dT%H%M%S}-{kind}-{uuid.uuid4().hex[:6]}'
+    return TrialRequest(
+        trial_id=trial_id, campaign=campaign, station=station, task=task.name, kind=kind, seed=seed,
+        recipe_directory=recipe_directory, recipe=recipe_identity(recipe_directory), env_hash=env_hash,
+        directory=runs / campaign / station / 'trials' / trial_id)
+
+
+@dataclass
+class TrialReport:
+    """How a trial ended; the fields of enpire_msgs/TrialResult. Durations in s."""
+
+    request: TrialRequest
+    outcome: str = ABORTED
+    reason: str = ''
+    reset_success: bool = False
+    reset_attempts: int = 0
+    duration: float = 0.0
+    wall_duration: float = 0.0
+    steps: int = 0
+    late_steps: int = 0
+    verdict: Judgement | None = None
+    traceback: str = ''
+    started: str = ''
+    ended: str = ''
+    end_stamp: int = 0
+    timing: dict = field(default_factory=dict)
+
+    def ledger_line(self) -> dict:
+        """The fields of TrialResult without the verdict's checks, and the final position error in m."""
+        request = self.request
+        verdict = self.verdict
+        return without_nan({
+            'trial_id': request.trial_id, 'campaign': request.campaign, 'station': request.station,
+            'task': request.task, 'kind': request.kind, 'recipe': request.recipe, 'seed': request.seed,
+            'outcome': self.outcome, 'reason': self.reason, 'reset_success': self.reset_success,
+            'reset_attempts': self.reset_attempts, 'duration': round(self.duration, 6),
+            'wall_duration': round(self.wall_duration, 3), 'steps': self.steps, 'late_steps': self.late_steps,
+            'env_hash': request.env_hash, 'directory': str(request.directory),
+            'verdict': {'stamp': verdict.stamp, 'outcome': verdict.outcome, 'reason': verdict.reason,
+                        'env_hash': verdict.env_hash} if verdict else None,
+            'position_error': verdict.value('position') if verdict else None,
+            'started': self.started, 'ended': self.ended})
+
+    def record(self) -> dict:
+        """trial.json: the ledger line's content, the verdict's checks and the policy's traceback."""
+        content = self.ledger_line()
+        if self.verdict:
+            content['verdict']['checks'] = [asdict(check) for check in self.verdict.checks]
+        return {**content, 'traceback': self.traceback, 'timing': self.timing,
+                'recipe_directory': str(self.request.recipe_directory)}
+
+
+class Trial:
+    """Runs one trial on a station and leaves its records."""
+
+    def __init__(self, request: TrialRequest, task: Task, station: TrialStation,
+                 stage: Callable[[str, str], None] = lambda name, message: None):
+        self.request = request
+        self._task = task
+        self._station = station
+        self._stage = stage
+        self.report = TrialReport(request)
+
+    def run(self, close_recording: Callable[[], None] = lambda: None,
+            start_recording: Callable[[Path], None] = lambda directory: None) -> TrialReport:
+        """Run it. Raises only when the records themselves cannot be written (disk full, no permission)."""
+        report, begun = self.report, time.monotonic()
+        report.started = _now()
+        write_started(self.request.directory, started_content(self.request, report.started))
+        try:
+            start_recording(self.request.directory)
+            self._run()
+        except TrialEnd as end:
+            report.outcome, report.reason = end.outcome, end.reason
+        except PolicyFailure as failure:
+            report.outcome, report.reason, report.traceback = POLICY_ERROR, str(failure), failure.traceback
+        except Exception as error:
+            _log.exception('trial %s', self.request.trial_id)
+            report.outcome, report.reason = ABORTED, f'the trial runner failed: {error!r}'
+            report.traceback = traceback.format_exc()
+        self._stage('record', report.outcome)
+        try:
+            close_recording()
+        except RecordError as error:
+            _log.error('trial %s: %s', self.request.trial_id, error)
+            report.reason += f' (no recording: {error})'
+        self._check_environment_at_end()
+        report.ended, report.wall_duration = _now(), time.monotonic() - begun
+        write_result(self.request.directory, report.record())
+        self.request.ledger.append(report.ledger_line())
+        return report
+
+    def _run(self) -> None:
+        self._check_environment('before the trial')
+        deadline = self._task.policy.deadline * (LOCKSTEP_PATIENCE if self._station.lockstep else 1.0)
+        # Loading the policy first: a recipe that does not even load moves nothing.
+        with PolicySession(self.request.recipe_directory, self._task, deadline=deadline,
+                           log_file=self.request.directory / POLICY_LOG) as policy:
+            self._reset()
+            self._station.go_to_start()
+            self._stage('policy', 'the policy runs')
+            try:
+                end = self._run_policy(policy)
+            finally:
+                self.report.steps, self.report.late_steps = policy.steps, policy.late_steps
+        self._judge(end)
+
+    def _reset(self) -> None:
+        self._stage('reset', f'seed {self.request.seed}')
+        began = time.monotonic()
+        self._raise_if_stopped()
+        reset = self._station.reset(self.request.seed)
+        self.report.timing['reset_wall'] = round(time.monotonic() - began, 3)
+        self.report.reset_success, self.report.reset_attempts = reset.success, reset.attempts
+        if not reset.success:
+            self._raise_if_stopped()
+            raise TrialEnd(RESET_FAILED, reset.message)
+
+    def _run_policy(self, policy: PolicySession) -> TrialEnd:
+        """Policy steps until something ends them; the end is returned, a policy's failure raised."""
+        station, report, space = self._station, self.report, self._task.action
+        began = time.monotonic()
+        step = station.next_step(after=-1)
+        first, target = step.stamp, step.tip
+        compute = waited = 0.0
+        try:
+            policy.reset({**step.observation, 'time': 0.0})
+            while True:
+                report.duration = (step.stamp - first) * 1e-9
+                report.end_stamp = step.stamp
+                end = self._end_of(step, first)
+                if end is not None:
+                    return end
+                decision = policy.act({**step.observation, 'time': report.duration})
+                target = next_target(decision.action, target, space)
+                station.command(step.stamp, target)
+                station.record_step({
+                    'step': policy.steps - 1, 'time': round(report.duration, 6), 'observation': step.observation,
+                    'action': decision.action, 'target': target, 'source': decision.source,
+                    'compute': round(decision.compute, 6)}, step.stamp)
+                compute += decision.compute
+                asked = time.monotonic()
+                step = station.next_step(after=step.stamp)
+                waited += time.monotonic() - asked
+        except TrialEnd as end:
+            return end
+        except PolicyFailure:
+            # The arm must not stay in the way of the next trial because a policy failed.
+            self._retreat()
+            raise
+        finally:
+            report.timing.update(policy_wall=round(time.monotonic() - began, 3), policy_compute=round(compute, 3),
+                                 waited_for_station=round(waited, 3))
+
+    def _end_of(self, step: Step, first: int) -> TrialEnd | None:
+        stop = self._station.stop_reason()
+        if stop is not None:
+            return TrialEnd(*stop)
+        verdict = step.verdict
+        if verdict is not None and verdict.stamp > first:
+            self._check_verdict(verdict)
+            if verdict.outcome == 'success':
+                return TrialEnd(SUCCESS, verdict.reason)
+        if self.report.duration >= self._task.policy.episode_timeout - 1e-6:
+            return TrialEnd(TIMEOUT, f'not done within {self._task.policy.episode_timeout:g} s')
+        return None
+
+    def _judge(self, end: TrialEnd) -> None:
+        """Retreat, then look: with a clear view it is decided whether the task is done."""
+        self._stage('verdict', 'the arm retreats')
+        began = time.monotonic()
+        clear_from = self._retreat()
+        if end.outcome in (SUCCESS, TIMEOUT):
+            if clear_from is None:
+                end = TrialEnd(FAILURE, 'the arm could not retreat, so nobody could look')
+            else:
+                end = self._final_look(end, clear_from)
+        self.report.timing['verdict_wall'] = round(time.monotonic() - began, 3)
+        raise end
+
+    def _final_look(self, end: TrialEnd, clear_from: int) -> TrialEnd:
+        verdict = self._station.clear_verdict(after=clear_from)
+        if verdict is None:
+            return TrialEnd(FAILURE, f'{end.reason}; but nobody could look: no verdict after the arm had retreated')
+        self._check_verdict(verdict)
+        self.report.verdict = verdict
+        if verdict.outcome == 'success':
+            return TrialEnd(SUCCESS, verdict.reason)
+        if end.outcome == SUCCESS:
+            return TrialEnd(FAILURE, f'it looked done, but not after the arm had retreated: {verdict.reason}')
+        return TrialEnd(TIMEOUT, f'{end.reason}: {verdict.reason}')
+
+    def _retreat(self) -> int | None:
+        try:
+            return self._station.retreat()
+        except TrialEnd as end:
+            _log.warning('trial %s: retreat: %s', self.request.trial_id, end.reason)
+            return None
+
+    def _raise_if_stopped(self) -> None:
+        stop = self._station.stop_reason()
+        if stop is not None:
+            raise TrialEnd(*stop)
+
+    def _check_environment(self, when: str) -> None:
+        now = self._station.env_hash()
+        if now != self.request.env_hash:
+            raise TrialEnd(INVALID, f'the environment was changed {when}: {self.request.env_hash[:12]}... at the '
+                                    f'start of the station, {now[:12]}... now; restore task, scene, reward, reset and '
+                                    f'station files or start the station anew')
+
+    def _check_environment_at_end(self) -> None:
+        if self.report.outcome == INVALID:
+            return
+        try:
+            self._check_environment('during the trial')
+        except TrialEnd as end:
+            self.report.outcome, self.report.reason = end.outcome, end.reason
+        except OSError as error:
+            self.report.outcome, self.report.reason = INVALID, f'the environment cannot be read any more: {error}'
+
+    def _check_verdict(self, verdict: Judgement) -> None:
+        if verdict.env_hash != self.request.env_hash:
+            raise TrialEnd(INVALID, f'the verdict is of another environment ({verdict.env_hash[:12]}...) than this '
+                                    f'trial ({self.request.env_hash[:12]}...); start the station anew')
+
+
+def started_content(request: TrialRequest, started: str) -> dict:
+    """started.json: what an abandoned trial's ledger line is made of, and the process that runs it."""
+    process = psutil.Process()
+    return {'trial_id': request.trial_id, 'campaign': request.campaign, 'station': request.station,
+            'task': request.task, 'kind': request.kind, 'recipe': request.recipe, 'seed': request.seed,
+            'env_hash': request.env_hash, 'directory': str(request.directory), 'started': started,
+            'process': {'pid': process.pid, 'create_time': process.create_time()}}
+
+
+def close_abandoned_trials(runs: Path, station: str) -> list[dict]:
+    """Enter every trial of this station that was started and never finished; returns the new ledger lines.
+
+    A trial whose process still runs is left alone. One that has its trial.json is entered as that says, any other
+    as ABORTED.
+    """
+    lines = []
+    for folder in sorted(runs.glob(f'*/{station}/trials')):
+        ledger = Ledger(folder.parent / 'ledger.jsonl')
+        known = {line['trial_id'] for line in ledger.entries()}
+        for file in sorted(folder.glob(f'*/{STARTED}')):
+            if file.parent.name not in known:
+                line = _abandoned_line(file)
+                if line is not None:
+                    lines.append(ledger.append(line))
+    return lines
+
+
+def _abandoned_line(file: Path) -> dict | None:
+    import json
+
+    try:
+        started = json.loads(file.read_text(encoding='utf-8'))
+        process = started.pop('process')
+    except (OSError, ValueError, KeyError) as error:
+        _log.error('%s: cannot be read (%s), so this trial cannot be entered in the ledger', file, error)
+        return None
+    if _is_alive(process):
+        return None
+    if (file.parent / RESULT).is_file():
+        keys = TrialReport(_no_request()).ledger_line()
+        content = read_result(file.parent)
+        line = {key: content.get(key) for key in keys}
+        if line['verdict']:
+            line['verdict'].pop('checks', None)
+        return line
+    last = max(entry.stat().st_mtime for entry in [file, *file.parent.iterdir()])
+    ended = datetime.fromtimestamp(last, timezone.utc)
+    wall = max(0.0, (ended - datetime.fromisoformat(started['started'])).total_seconds())
+    return {**started, 'outcome': ABORTED, 'reason': 'the trial runner ended during the trial', 'reset_success': False,
+            'reset_attempts': 0, 'duration': 0.0, 'wall_duration': round(wall, 3), 'steps': 0, 'late_steps': 0,
+            'verdict': None, 'position_error': None, 'ended': ended.isoformat(timespec='milliseconds')}
+
+
+def _no_request() -> TrialRequest:
+    return TrialRequest('', '', '', '', '', 0, Path(), '', '', Path())
+
+
+def _is_alive(process: dict) -> bool:
+    if process['pid'] == os.getpid():
+        return abs(psutil.Process().create_time() - process['create_time']) < 0.01
+    try:
+        return abs(psutil.Process(process['pid']).create_time() - process['create_time']) < 0.01
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return False
+
+
+def start_corner(low, high, object_xy, inset: float = 0.01) -> list[np.ndarray]:
+    """Corners and edge centres (2,) of the action space, `inset` m inside, the farthest from the object first."""
+    low, high = np.asarray(low, float) + inset, np.asarray(high, float) - inset
+    middle = (low + high) / 2
+    places = [np.array([x, y]) for x in (low[0], middle[0], high[0]) for y in (low[1], middle[1], high[1])
+              if not (x == middle[0] and y == middle[1])]
+    return sorted(places, key=lambda place: -round(float(np.hypot(*(place - object_xy))), 6))
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec='milliseconds')

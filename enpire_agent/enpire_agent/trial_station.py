@@ -1,0 +1,427 @@
+"""The station as a trial sees it, over ROS topics and actions. Used from a trial's worker thread."""
+
+from __future__ import annotations
+
+import math
+import struct
+import threading
+import time
+from collections import deque
+from pathlib import Path
+from typing import Callable
+
+import numpy as np
+from control_msgs.action import GripperCommand
+from diagnostic_msgs.msg import DiagnosticStatus
+from geometry_msgs.msg import PoseStamped
+from rclpy.action import ActionClient
+from rclpy.serialization import deserialize_message
+from sensor_msgs.msg import Image, JointState
+from std_srvs.srv import Trigger
+
+from enpire_agent.trial import ABORTED, RESET_FAILED, SAFETY_STOP, Check, Judgement, ResetReport, Step, TrialEnd
+from enpire_agent.trial import start_corner
+from enpire_agent.trial_record import EpisodeRecorder
+from enpire_bringup.actions import RemoteCallCancelled, RemoteCallError, call_action, call_service
+from enpire_bringup.image_messages import ImageMessageError, read_image
+from enpire_bringup.kinematics import ArmKinematics, quaternion_of, tool_down
+from enpire_bringup.station_node import IMAGE_QOS, LATCHED_QOS, LATEST_QOS, STATE_QOS, StationNode
+from enpire_msgs.action import MoveArm, Reset
+from enpire_msgs.msg import ObjectPose, Verdict
+
+SECOND = 1_000_000_000
+
+# Bounds in s of wall time.
+RESET_BOUND = 300.0
+MOVE_BOUND = 60.0
+GRIPPER_BOUND = 30.0
+STATE_SILENCE = 5.0          # without a joint state: the station is gone
+VIEW_SILENCE = 2.0           # without an object pose or a verdict: the camera or what looks at it is gone
+VIEW_WAIT_LOCKSTEP = 0.7     # for the view of one step; then the step goes on with the view before
+VIEW_WAIT_REAL_TIME = 0.004
+LOOK_BOUND = 8.0             # for a verdict with a clear view
+
+CLEARANCE = 0.10             # m above the policy's height for moves to and from its start
+CLOSING_FORCE = 15.0         # N
+SETTLED_LOOK = 0.6           # s of ROS time after the retreat until "not yet" is believed: the object must lie still
+
+_OUTCOMES = {Verdict.ABSTAIN: 'abstain', Verdict.NOT_YET: 'not_yet', Verdict.SUCCESS: 'success'}
+
+
+def stamp_of(cdr: bytes) -> int:
+    """header.stamp in ns of a serialized message that begins with a std_msgs/Header."""
+    # CDR: 4 bytes of encapsulation (the second: 1 when little-endian), then seconds and nanoseconds.
+    seconds, nanoseconds = struct.unpack_from('<iI' if cdr[1] & 1 else '>iI', cdr, 4)
+    return seconds * SECOND + nanoseconds
+
+
+def step_number(stamp: int, rate: float) -> int:
+    """Number of the step of `rate` (Hz) that is under way at `stamp` (ns)."""
+    return math.floor(stamp * rate / SECOND + 1e-6)
+
+
+class RosTrialStation:
+    """Implements `trial.TrialStation` with the topics and actions of one station."""
+
+    def __init__(self, node: StationNode):
+        self._node = node
+        self._task = node.task
+        self._station = node.station
+        self._arm = node.station.arms[node.task.action.arm]
+        self._kinematics = ArmKinematics(node.station, self._arm.name)
+        self.lockstep = node.station.backend == 'sim' and node.station.real_time_factor == 0
+        self._objects = tuple(name for name in node.task.observation if name in node.task.objects)
+        camera = node.station.cameras[node.task.objects[node.task.goal.object].camera]
+        self._camera = camera
+        self._tick = SECOND / node.station.control_rate
+
+        self._news = threading.Condition()
+        self._active = False
+        self._recorder: EpisodeRecorder | None = None
+        self._cancelled: Callable[[], bool] = lambda: False
+        self._closing = False
+        self._last_stamp = -1
+        self._state_heard = time.monotonic()
+        self._view_heard = time.monotonic()
+        self._steps: deque = deque(maxlen=64)       # (stamp, positions) of the policy steps
+        self._joint_order: list[int] | None = None
+        self._poses: dict[str, deque] = {name: deque(maxlen=32) for name in self._objects}
+        self._verdicts: deque[Judgement] = deque(maxlen=64)
+        self.guard_fault = ''
+
+        node.create_subscription(JointState, 'joint_states', self._on_joint_state, STATE_QOS, raw=True)
+        node.create_subscription(ObjectPose, 'object_poses', self._on_pose, STATE_QOS, raw=True)
+        node.create_subscription(Verdict, 'verdict', self._on_verdict, STATE_QOS, raw=True)
+        node.create_subscription(DiagnosticStatus, 'guard_status', self._on_guard, LATCHED_QOS)
+        node.create_subscription(Image, camera.image_topic, self._on_image, IMAGE_QOS, raw=True)
+        self._servo = node.create_publisher(PoseStamped, f'{self._arm.name}/servo', LATEST_QOS)
+        self._reset_client = ActionClient(node, Reset, 'reset')
+        self._move_client = ActionClient(node, MoveArm, 'move_arm')
+        self._gripper_client = ActionClient(node, GripperCommand, f'{self._arm.name}/gripper_controller/gripper_cmd')
+        self._clear_client = node.create_client(Trigger, 'guard/clear')
+
+    # --- life of a trial ---
+
+    def begin(self, cancelled: Callable[[], bool]) -> None:
+        """Forget the last trial and listen."""
+        with self._news:
+            self._cancelled = cancelled
+            self._steps.clear()
+            self._verdicts.clear()
+            for poses in self._poses.values():
+                poses.clear()
+            self._active = True
+            self._state_heard = self._view_heard = time.monotonic()
+        if self.guard_fault:
+            # The fault of an earlier motion, which its own trial has recorded; a new one comes at the first move.
+            self._node.get_logger().warning(f'clearing the guard before a trial: {self.guard_fault}')
+            self._call(lambda: call_service(self._node, self._clear_client, Trigger.Request(), timeout=5.0),
+                       SAFETY_STOP)
+
+    def start_recording(self, directory: Path) -> None:
+        self._recorder = EpisodeRecorder(directory)
+
+    def close_recording(self) -> None:
+        recorder, self._recorder = self._recorder, None
+        if recorder is not None:
+            recorder.close(timeout=1.0 if self._closing else 10.0)
+            if recorder.dropped:
+                self._node.get_logger().warning(f'{recorder.dropped} messages were not recorded: the disk is too slow')
+
+    def end(self) -> None:
+        with self._news:
+            self._active = False
+
+    def close(self) -> None:
+        """The node goes down: everything that waits ends."""
+        with self._news:
+            self._closing = True
+            self._news.notify_all()
+
+    # --- what a trial asks ---
+
+    def env_hash(self) -> str:
+        return self._node.current_env_hash()
+
+    def stop_reason(self) -> tuple[str, str] | None:
+        if self._closing:
+            return ABORTED, 'the trial runner was stopped'
+        if self._cancelled():
+            return ABORTED, 'cancelled'
+        if self.guard_fault:
+            return SAFETY_STOP, self.guard_fault
+        return None
+
+    def reset(self, seed: int) -> ResetReport:
+        goal = Reset.Goal(seed=seed)
+        result = self._call(lambda: call_action(self._node, self._reset_client, goal, timeout=RESET_BOUND,
+                                                cancelled=self._is_stopped), RESET_FAILED)
+        return ResetReport(bool(result.success), result.message, int(result.attempts))
+
+    def go_to_start(self) -> None:
+        command = GripperCommand.Goal()
+        command.command.position = self._arm.gripper.closed
+        command.command.max_effort = min(CLOSING_FORCE, self._arm.gripper.max_effort)
+        self._call(lambda: call_action(self._node, self._gripper_client, command, timeout=GRIPPER_BOUND,
+                                       cancelled=self._is_stopped), RESET_FAILED)
+        space = self._task.action
+        reasons = []
+        for place in start_corner(space.low, space.high, self._object_position())[:3]:
+            x, y = place
+            try:
+                self._move(self._tip_goal(MoveArm.Goal.POSE, x, y, space.height + CLEARANCE))
+                self._move(self._tip_goal(MoveArm.Goal.LINEAR, x, y, space.height))
+                return
+            except TrialEnd as end:
+                if end.outcome != RESET_FAILED:
+                    raise
+                reasons.append(end.reason)
+        raise TrialEnd(RESET_FAILED, f'the gripper could not be brought to a start: {reasons[0]}')
+
+    def next_step(self, after: int) -> Step:
+        stamp, positions = self._wait_for_state(after)
+        limit = stamp - round(self._task.policy.camera_latency / self._task.policy.rate * SECOND) + self._tick - 1
+        self._wait_for_view(limit)
+        with self._news:
+            views = {name: _newest(poses, limit) for name, poses in self._poses.items()}
+            verdict = _newest(self._verdicts, limit, lambda judgement: judgement.stamp)
+        arm = [positions[self._station.joints.index(joint)] for joint in self._arm.joints]
+        tip = self._kinematics.tip(arm)[:2]
+        observation = {}
+        for name in self._task.observation:
+            if name in self._poses:
+                view = views[name]
+                observation[name] = {'pose': view[1] if view else np.full(3, math.nan),
+                                     'visible': bool(view and view[2])}
+        if 'tip' in self._task.observation:
+            observation['tip'] = tip
+        if 'joint_positions' in self._task.observation:
+            observation['joint_positions'] = np.array(positions)
+        return Step(stamp, observation, tip, verdict)
+
+    def command(self, stamp: int, target: np.ndarray) -> None:
+        message = self._tip_pose(target[0], target[1], self._task.action.height)
+        message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp, SECOND)
+        self._servo.publish(message)
+
+    def record_step(self, content: dict, stamp: int) -> None:
+        if self._recorder is not None:
+            self._recorder.step(_plain(content), stamp)
+
+    def retreat(self) -> int:
+        if self._closing:
+            raise TrialEnd(ABORTED, 'the trial runner was stopped')
+        x, y = self._tip_now()
+        up = self._tip_goal(MoveArm.Goal.LINEAR, x, y, self._task.action.height + CLEARANCE)
+        home = MoveArm.Goal(arm=self._arm.name, mode=MoveArm.Goal.NAMED, named='home')
+        try:
+            self._move(up, even_if_cancelled=True)
+        except TrialEnd as end:
+            self._node.get_logger().warning(f'the arm retreats without lifting first: {end.reason}')
+        self._move(home, even_if_cancelled=True)
+        return self._last_stamp
+
+    def clear_verdict(self, after: int) -> Judgement | None:
+        settled = after + round(SETTLED_LOOK * SECOND)
+        deadline = time.monotonic() + LOOK_BOUND
+        last = None
+        with self._news:
+            while time.monotonic() < deadline and not self._closing:
+                for verdict in self._verdicts:
+                    if verdict.stamp > after and verdict.outcome != 'abstain':
+                        last = verdict
+                        if verdict.outcome == 'success':
+                            return verdict
+                if last is not None and last.stamp >= settled:
+                    return last
+                self._news.wait(0.1)
+        return last
+
+    # --- waiting ---
+
+    def _wait_for_state(self, after: int) -> tuple[int, list[float]]:
+        with self._news:
+            while True:
+                for stamp, positions in self._steps:
+                    if stamp > after and (self.lockstep or stamp == self._steps[-1][0]):
+                        return stamp, positions
+                self._raise_if_closing()
+                silent = time.monotonic() - self._state_heard
+                if silent > STATE_SILENCE:
+                    raise TrialEnd(ABORTED, f'no joint states for {silent:.1f} s; is the station running?')
+                self._news.wait(0.1)
+
+    def _wait_for_view(self, limit: float) -> None:
+        """Until the camera's newest frame before `limit` (ns) was located and judged, within the step's bound."""
+        wanted = step_number(limit, self._camera.rate)
+        deadline = time.monotonic() + (VIEW_WAIT_LOCKSTEP if self.lockstep else VIEW_WAIT_REAL_TIME)
+        with self._news:
+            while not self._view_is_there(wanted):
+                self._raise_if_closing()
+                now = time.monotonic()
+                if now - self._view_heard > VIEW_SILENCE:
+                    raise TrialEnd(ABORTED, f'no object pose and verdict for {now - self._view_heard:.1f} s: '
+                                            f'{self._missing_view(wanted)} is silent; is the {self._camera.name} '
+                                            f'camera working?')
+                if now >= deadline:
+                    return
+                self._news.wait(max(0.001, min(0.1, deadline - now)))
+            self._view_heard = time.monotonic()
+
+    def _view_is_there(self, wanted: int) -> bool:
+        rate = self._camera.rate
+        return (all(poses and step_number(poses[-1][0], rate) >= wanted for poses in self._poses.values())
+                and bool(self._verdicts) and step_number(self._verdicts[-1].stamp, rate) >= wanted)
+
+    def _missing_view(self, wanted: int) -> str:
+        for name, poses in self._poses.items():
+            if not poses or step_number(poses[-1][0], self._camera.rate) < wanted:
+                return f'object_poses ({name})'
+        return 'verdict'
+
+    def _raise_if_closing(self) -> None:
+        if self._closing:
+            raise TrialEnd(ABORTED, 'the trial runner was stopped')
+
+    def _is_stopped(self) -> bool:
+        return self._closing or self._cancelled()
+
+    # --- moving ---
+
+    def _move(self, goal: MoveArm.Goal, even_if_cancelled: bool = False) -> None:
+        cancelled = (lambda: self._closing) if even_if_cancelled else self._is_stopped
+        result = self._call(lambda: call_action(self._node, self._move_client, goal, timeout=MOVE_BOUND,
+                                                cancelled=cancelled), RESET_FAILED)
+        if not result.success:
+            if self.guard_fault:
+                raise TrialEnd(SAFETY_STOP, self.guard_fault)
+            raise TrialEnd(RESET_FAILED, result.message)
+
+    def _tip_goal(self, mode: int, x: float, y: float, z: float) -> MoveArm.Goal:
+        return MoveArm.Goal(arm=self._arm.name, mode=mode, pose=self._tip_pose(x, y, z))
+
+    def _tip_pose(self, x: float, y: float, z: float) -> PoseStamped:
+        """The tool pointing down at a tip position; turned with the arm, so that the wrist stays mid-range."""
+        base = self._arm.base_xyz
+        pose = tool_down(x, y, z, math.atan2(y - base[1], x - base[0]))
+        message = PoseStamped()
+        message.header.frame_id = 'world'
+        position, orientation = message.pose.position, message.pose.orientation
+        position.x, position.y, position.z = float(x), float(y), float(z)
+        orientation.x, orientation.y, orientation.z, orientation.w = quaternion_of(pose)
+        return message
+
+    def _tip_now(self) -> np.ndarray:
+        with self._news:
+            if not self._steps:
+                raise TrialEnd(ABORTED, 'no joint state has arrived')
+            positions = self._steps[-1][1]
+        return self._kinematics.tip([positions[self._station.joints.index(j)] for j in self._arm.joints])[:2]
+
+    def _object_position(self) -> np.ndarray:
+        deadline = time.monotonic() + VIEW_SILENCE
+        poses = self._poses[self._task.goal.object]
+        with self._news:
+            while time.monotonic() < deadline and not self._closing:
+                for _, pose, visible in reversed(poses):
+                    if visible and np.isfinite(pose).all():
+                        return pose[:2]
+                self._news.wait(0.1)
+        raise TrialEnd(RESET_FAILED, f'{self._task.goal.object} is not seen after the reset')
+
+    def _call(self, call, outcome: str):
+        try:
+            return call()
+        except RemoteCallCancelled as error:
+            raise TrialEnd(*(self.stop_reason() or (ABORTED, str(error)))) from error
+        except RemoteCallError as error:
+            raise TrialEnd(outcome, str(error)) from error
+
+    # --- callbacks, in the executor's thread ---
+
+    def _on_joint_state(self, data: bytes) -> None:
+        stamp = stamp_of(data)
+        previous, self._last_stamp = self._last_stamp, stamp
+        self._state_heard = time.monotonic()
+        rate = self._task.policy.rate
+        if not self._active or step_number(stamp, rate) <= step_number(previous, rate):
+            return
+        message = deserialize_message(data, JointState)
+        if self._joint_order is None:
+            try:
+                self._joint_order = [list(message.name).index(joint) for joint in self._station.joints]
+            except ValueError:
+                self._node.get_logger().error('joint_states lacks a joint of the station file',
+                                              throttle_duration_sec=5.0)
+                return
+        positions = [message.position[i] for i in self._joint_order]
+        with self._news:
+            self._steps.append((stamp, positions))
+            self._news.notify_all()
+        self._record('joint_states', 'sensor_msgs/msg/JointState', data, stamp)
+
+    def _on_pose(self, data: bytes) -> None:
+        if not self._active:
+            return
+        message = deserialize_message(data, ObjectPose)
+        poses = self._poses.get(message.object_id)
+        stamp = stamp_of(data)
+        if poses is not None:
+            q, p = message.pose.pose.orientation, message.pose.pose.position
+            yaw = math.atan2(2 * (q.w * q.z + q.x * q.y), 1 - 2 * (q.y * q.y + q.z * q.z))
+            with self._news:
+                poses.append((stamp, np.array([p.x, p.y, yaw]), message.visible))
+                self._news.notify_all()
+        self._record('object_poses', 'enpire_msgs/msg/ObjectPose', data, stamp)
+
+    def _on_verdict(self, data: bytes) -> None:
+        if not self._active:
+            return
+        judgement = judgement_of(deserialize_message(data, Verdict))
+        with self._news:
+            self._verdicts.append(judgement)
+            self._news.notify_all()
+        self._record('verdict', 'enpire_msgs/msg/Verdict', data, judgement.stamp)
+
+    def _on_guard(self, message: DiagnosticStatus) -> None:
+        level = message.level[0] if isinstance(message.level, bytes) else int(message.level)
+        self.guard_fault = message.message if level >= 2 else ''
+
+    def _on_image(self, data: bytes) -> None:
+        recorder = self._recorder
+        stamp = stamp_of(data)
+        topic = f'{self._camera.image_topic}/compressed'
+        if recorder is None or not recorder.wants_frame(topic, stamp):
+            return
+        message = deserialize_message(data, Image)
+        try:
+            recorder.frame(topic, read_image(message, 'rgb8'), message.header.frame_id, stamp)
+        except ImageMessageError as error:
+            self._node.get_logger().error(f'{self._camera.image_topic}: {error}', throttle_duration_sec=5.0)
+
+    def _record(self, topic: str, type_name: str, data: bytes, stamp: int) -> None:
+        recorder = self._recorder
+        if recorder is not None:
+            recorder.message(topic, (type_name, data), stamp)
+
+
+def judgement_of(message: Verdict) -> Judgement:
+    stamp = message.header.stamp
+    return Judgement(stamp.sec * SECOND + stamp.nanosec, _OUTCOMES.get(message.outcome, 'abstain'), message.reason,
+                     message.env_hash, tuple(Check(c.name, c.passed, c.value, c.limit, c.unit)
+                                             for c in message.checks))
+
+
+def _newest(entries, limit: float, stamp=lambda entry: entry[0]):
+    for entry in reversed(entries):
+        if stamp(entry) <= limit:
+            return entry
+    return None
+
+
+def _plain(value):
+    if isinstance(value, np.ndarray):
+        return [round(float(entry), 6) for entry in value.ravel()]
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    return value
