@@ -288,8 +288,15 @@ class Renderer:
         return image[::-1].copy()   # OpenGL counts rows from below
 
     def close(self) -> None:
-        self._drawing.free()
-        self._context.free()
+        if self._context is not None:
+            self._context.make_current()   # else it would free what another renderer draws with
+            self._drawing.free()
+            self._context.free()
+            self._context = None
+
+    def __del__(self):
+        if getattr(self, '_drawing', None) is not None:
+            self.close()
 
 
 # off-screen OpenGL -> module with its GLContext, in the order of trial

@@ -30,6 +30,7 @@ def build_model(station: Station, task: Task) -> mujoco.MjModel:
     spec.option.timestep = PHYSICS_STEP
     spec.option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
     spec.option.cone = mujoco.mjtCone.mjCONE_ELLIPTIC
+    spec.stat.extent = 1.0        # m; the cameras' near and far planes are given in units of it
     spec.option.impratio = 10.0   # friction as stiff as the contact: what is grasped does not creep
     try:
         model = spec.compile()

@@ -64,6 +64,28 @@ def test_a_wrist_camera_sees_where_its_link_is(station, world, renderer):
     assert pixels.mean(axis=0) == pytest.approx((projected.min(axis=0) + projected.max(axis=0)) / 2, abs=3.0)
 
 
+@pytest.mark.parametrize('arm', ['left', 'right'])
+def test_a_wrist_camera_sees_its_own_fingertips(station, world, renderer, arm):
+    world.reset(0)
+    name = f'{arm}_wrist'
+    image = renderer.render(name, world.state())
+    camera = PinholeCamera.from_station(station.cameras[name]).at(world.frame_pose(f'{arm}_link6'))
+    tip = world.frame_pose(f'{arm}_tcp')
+    u, v = camera.project([tip[:3, 3] - 0.01 * tip[:3, 0] + 0.010 * tip[:3, 2]])[0].round().astype(int)
+    assert image[v, u].max() < 60, 'the black finger covers its own tip'
+
+
+def test_a_second_renderer_does_not_disturb_the_first(station, task, world):
+    first = Renderer(station, task)
+    before = first.render('top', world.state())
+    second = Renderer(station.with_camera_size(320, 240), task)
+    assert np.array_equal(first.render('top', world.state()), before)
+    small = second.render('top', world.state())
+    del first
+    assert np.array_equal(second.render('top', world.state()), small)
+    second.close()
+
+
 def test_back_projection_undoes_projection(station):
     camera = PinholeCamera.from_station(station.cameras['top'])
     points = np.random.default_rng(0).uniform((0.1, -0.3, 0.03), (0.5, 0.3, 0.03), (50, 3))
