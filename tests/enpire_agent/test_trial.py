@@ -1,0 +1,332 @@
+import json
+import shutil
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+
+from enpire_agent.ledger import Ledger
+from enpire_agent.policy_session import next_target, read_action
+from enpire_agent.trial import (ABORTED, Check, Judgement, ResetReport, Step, Trial, TrialEnd, close_abandoned_trials,
+                                make_request, start_corner)
+from enpire_bringup.paths import share_directory
+from enpire_bringup.task import load_task
+
+ENV = 'e' * 64
+PERIOD = 33_333_333   # ns
+
+
+@pytest.fixture
+def task(tmp_path):
+    folder = tmp_path / 'push_t'
+    shutil.copytree(share_directory() / 'tasks' / 'push_t', folder)
+    text = (folder / 'task.yaml').read_text()
+    text = text.replace('episode_timeout: 30.0', 'episode_timeout: 1.0').replace('max_late_steps: 90',
+                                                                                'max_late_steps: 5')
+    (folder / 'task.yaml').write_text(text)
+    return load_task(folder)
+
+
+class FakeStation:
+    """The tip goes where it is sent; the task is done when it is within 2 cm of `target`."""
+
+    lockstep = False
+
+    def __init__(self, task, target=(0.3, 0.0)):
+        self.tip = np.array([0.2, -0.1])
+        self.target = np.array(target)
+        self.task = task
+        self.stamp = 0
+        self.commands, self.steps = [], []
+        self.hash = ENV
+        self.verdict_hash = ENV
+        self.stop_at, self.stop = None, ('ABORTED', 'cancelled')
+        self.reset_report = ResetReport(True, '', 1)
+        self.final = None
+        self.retreated = False
+
+    def env_hash(self):
+        return self.hash
+
+    def stop_reason(self):
+        return self.stop if self.stop_at is not None and len(self.commands) >= self.stop_at else None
+
+    def reset(self, seed):
+        return self.reset_report
+
+    def go_to_start(self):
+        pass
+
+    def next_step(self, after):
+        self.stamp += PERIOD
+        observation = {'t_block': {'pose': np.zeros(3), 'visible': True}, 'tip': self.tip,
+                       'joint_positions': np.zeros(14)}
+        return Step(self.stamp, observation, self.tip, self._verdict(self.stamp - PERIOD))
+
+    def _verdict(self, stamp):
+        distance = float(np.hypot(*(self.tip - self.target)))
+        return Judgement(stamp, 'success' if distance < 0.02 else 'not_yet', f'{distance:.3f} m away',
+                         self.verdict_hash, (Check('position', distance < 0.02, distance, 0.02, 'm'),))
+
+    def command(self, stamp, target):
+        self.commands.append((stamp, target))
+        self.tip = target
+
+    def retreat(self):
+        self.retreated = True
+        return self.stamp
+
+    def clear_verdict(self, after):
+        return self.final or self._verdict(after + PERIOD)
+
+    def record_step(self, content, stamp):
+        self.steps.append(content)
+
+
+def _policy(tmp_path, act='return [0.3, 0.0]', top='', init='pass'):
+    folder = tmp_path / 'recipe'
+    folder.mkdir(exist_ok=True)
+    (folder / 'recipe.yaml').write_text('method: test\nparameters: {}\n')
+    (folder / 'policy.py').write_text(textwrap.dedent(f'''
+        import os, time
+        import numpy as np
+        {top}
+        class Policy:
+            def __init__(self, config):
+                {init}
+            def reset(self, observation):
+                self.count = 0
+            def act(self, observation):
+                self.count += 1
+                {act}
+        '''))
+    return folder
+
+
+def _run(tmp_path, task, station, recipe, kind='manual', seed=1):
+    request = make_request(tmp_path / 'runs', campaign='c', station='station_1', task=task, kind=kind, seed=seed,
+                           recipe_directory=recipe, env_hash=ENV)
+    report = Trial(request, task, station).run()
+    lines = Ledger(tmp_path / 'runs' / 'c' / 'station_1' / 'ledger.jsonl').verify()
+    assert lines[-1]['outcome'] == report.outcome
+    assert json.loads((request.directory / 'trial.json').read_text())['outcome'] == report.outcome
+    return report
+
+
+def test_a_policy_that_reaches_the_goal_succeeds(tmp_path, task):
+    station = FakeStation(task)
+    report = _run(tmp_path, task, station, _policy(tmp_path))
+    assert (report.outcome, report.late_steps) == ('SUCCESS', 0)
+    assert report.verdict.value('position') < 0.02
+    steps = np.diff([target for _, target in station.commands], axis=0)
+    assert np.hypot(*steps.T).max() <= task.action.max_step + 1e-9
+    assert all(step['source'] == 'policy' for step in station.steps)
+
+
+def test_each_policy_step_is_answered_once_with_its_own_stamp(tmp_path, task):
+    station = FakeStation(task)
+    report = _run(tmp_path, task, station, _policy(tmp_path))
+    assert [stamp for stamp, _ in station.commands] == [PERIOD * (k + 1) for k in range(report.steps)]
+
+
+def test_a_policy_that_does_nothing_runs_out_of_time(tmp_path, task):
+    report = _run(tmp_path, task, FakeStation(task), _policy(tmp_path, "return observation['tip']"))
+    assert report.outcome == 'TIMEOUT' and 'not done within 1 s' in report.reason
+    assert report.duration == pytest.approx(1.0, abs=0.05)
+
+
+def test_success_is_decided_by_the_look_after_the_retreat(tmp_path, task):
+    station = FakeStation(task)
+    station.final = Judgement(10**12, 'not_yet', 'it slipped away', ENV)
+    report = _run(tmp_path, task, station, _policy(tmp_path))
+    assert report.outcome == 'FAILURE' and 'it slipped away' in report.reason and station.retreated
+
+
+def test_without_a_clear_view_there_is_no_success(tmp_path, task):
+    station = FakeStation(task)
+    station.clear_verdict = lambda after: None
+    assert _run(tmp_path, task, station, _policy(tmp_path)).outcome == 'FAILURE'
+
+
+@pytest.mark.parametrize('act, said', [
+    ('return [float("nan"), 0.0]', 'expected finite numbers'),
+    ('return [0.3]', r'shape \(1,\)'),
+    ('return "left"', 'act() returned str'),
+    ('return None', 'act() returned'),
+    ('time.sleep(60)', 'did not answer within'),
+])
+def test_no_valid_action_is_a_hold_that_counts_and_ends_the_trial(tmp_path, task, act, said):
+    station = FakeStation(task)
+    report = _run(tmp_path, task, station, _policy(tmp_path, act))
+    assert report.outcome == 'POLICY_ERROR' and report.late_steps == 5
+    assert said.replace('\\', '') in report.reason
+    assert station.retreated
+    assert all(np.allclose(target, [0.2, -0.1]) for _, target in station.commands), 'a hold is no guess'
+    assert all(step['source'].startswith('hold') and step['action'] is None for step in station.steps)
+
+
+def test_one_bad_step_is_held_and_the_policy_goes_on(tmp_path, task):
+    act = 'return [float("nan"), 0.0] if self.count == 3 else [0.3, 0.0]'
+    station = FakeStation(task)
+    report = _run(tmp_path, task, station, _policy(tmp_path, act))
+    assert (report.outcome, report.late_steps) == ('SUCCESS', 1)
+    assert [step['source'] for step in station.steps[:4]] == ['policy', 'policy', 'hold_malformed', 'policy']
+
+
+def test_a_late_action_is_dropped_and_not_executed_later(tmp_path, task):
+    act = 'time.sleep(0.06 if self.count == 2 else 0); return [0.5, 0.2] if self.count == 2 else observation["tip"]'
+    station = FakeStation(task)
+    report = _run(tmp_path, task, station, _policy(tmp_path, act))
+    assert report.late_steps >= 1
+    assert all(np.allclose(target, [0.2, -0.1]) for _, target in station.commands)
+
+
+@pytest.mark.parametrize('changes, said', [
+    ({'act': 'raise RuntimeError("lost it")'}, 'lost it'),
+    ({'act': 'os._exit(3)'}, 'exited with code 3'),
+    ({'init': 'raise ValueError("no such parameter")'}, 'no such parameter'),
+    ({'top': 'import no_such_module'}, 'no_such_module'),
+    ({'top': 'def broken(:'}, 'invalid syntax'),
+])
+def test_a_policy_that_fails_is_a_policy_error_with_its_reason(tmp_path, task, changes, said):
+    report = _run(tmp_path, task, FakeStation(task), _policy(tmp_path, **changes))
+    assert report.outcome == 'POLICY_ERROR' and said in report.reason
+
+
+def test_the_policys_traceback_is_kept(tmp_path, task):
+    report = _run(tmp_path, task, FakeStation(task), _policy(tmp_path, 'return 1 / 0'))
+    record = json.loads((report.request.directory / 'trial.json').read_text())
+    assert 'ZeroDivisionError' in record['traceback'] and 'in act' in record['traceback']
+
+
+def test_a_policy_cannot_write_to_the_ledger_through_its_own_output(tmp_path, task):
+    report = _run(tmp_path, task, FakeStation(task), _policy(tmp_path, 'print("{}"); return [0.3, 0.0]'))
+    assert report.outcome == 'SUCCESS'
+
+
+def test_a_failed_reset_is_recorded_apart_and_the_policy_does_not_run(tmp_path, task):
+    station = FakeStation(task)
+    station.reset_report = ResetReport(False, 'could not grasp', 3)
+    report = _run(tmp_path, task, station, _policy(tmp_path))
+    assert (report.outcome, report.reset_success, report.reset_attempts) == ('RESET_FAILED', False, 3)
+    assert station.commands == []
+
+
+@pytest.mark.parametrize('outcome, reason', [('ABORTED', 'cancelled'), ('SAFETY_STOP', 'left: too fast')])
+def test_a_stop_ends_the_trial_and_the_arm_retreats(tmp_path, task, outcome, reason):
+    station = FakeStation(task)
+    station.stop_at, station.stop = 3, (outcome, reason)
+    report = _run(tmp_path, task, station, _policy(tmp_path))
+    assert (report.outcome, report.reason) == (outcome, reason)
+    assert len(station.commands) == 3 and station.retreated
+
+
+def test_an_environment_changed_before_the_trial_makes_it_invalid_and_nothing_moves(tmp_path, task):
+    station = FakeStation(task)
+    station.hash = 'f' * 64
+    report = _run(tmp_path, task, station, _policy(tmp_path))
+    assert report.outcome == 'INVALID' and 'changed before' in report.reason and station.commands == []
+
+
+def test_tampered_reward_invalidates_trial(tmp_path, task):
+    station = FakeStation(task)
+    real = station.command
+
+    def command(stamp, target):
+        station.hash = 'f' * 64
+        real(stamp, target)
+
+    station.command = command
+    report = _run(tmp_path, task, station, _policy(tmp_path))
+    assert report.outcome == 'INVALID' and 'changed during' in report.reason
+
+
+def test_a_verdict_of_another_environment_invalidates_the_trial(tmp_path, task):
+    station = FakeStation(task)
+    station.verdict_hash = 'f' * 64
+    report = _run(tmp_path, task, station, _policy(tmp_path))
+    assert report.outcome == 'INVALID' and 'another environment' in report.reason
+
+
+def test_a_camera_that_stops_ends_the_trial_with_its_reason(tmp_path, task):
+    station = FakeStation(task)
+    real = station.next_step
+
+    def next_step(after):
+        if len(station.commands) == 4:
+            raise TrialEnd(ABORTED, 'no verdict for 2.1 s; is the top camera working?')
+        return real(after)
+
+    station.next_step = next_step
+    report = _run(tmp_path, task, station, _policy(tmp_path))
+    assert report.outcome == 'ABORTED' and 'camera' in report.reason
+
+
+def test_a_fault_of_the_runner_itself_still_counts_the_trial(tmp_path, task):
+    station = FakeStation(task)
+    station.command = lambda stamp, target: 1 / 0
+    report = _run(tmp_path, task, station, _policy(tmp_path))
+    assert report.outcome == 'ABORTED' and 'ZeroDivisionError' in report.reason
+
+
+def test_a_trial_whose_process_died_is_entered_as_aborted_at_the_next_start(tmp_path, task):
+    recipe = _policy(tmp_path)
+    script = f'''
+import os
+from pathlib import Path
+from enpire_agent.trial import make_request, started_content
+from enpire_agent.trial_record import write_started
+from enpire_bringup.task import load_task
+request = make_request(Path({str(tmp_path / "runs")!r}), campaign='c', station='station_1',
+                       task=load_task({str(task.directory)!r}), kind='gate', seed=7,
+                       recipe_directory=Path({str(recipe)!r}), env_hash={ENV!r})
+write_started(request.directory, started_content(request, '2026-01-01T00:00:00+00:00'))
+print(request.trial_id, flush=True)
+os.kill(os.getpid(), 9)
+'''
+    trial_id = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True).stdout.strip()
+    assert trial_id
+
+    (line,) = close_abandoned_trials(tmp_path / 'runs', 'station_1')
+
+    assert (line['trial_id'], line['outcome'], line['kind'], line['seed']) == (trial_id, 'ABORTED', 'gate', 7)
+    assert Ledger(tmp_path / 'runs' / 'c' / 'station_1' / 'ledger.jsonl').verify() == [line]
+    assert close_abandoned_trials(tmp_path / 'runs', 'station_1') == [], 'only once'
+
+
+def test_a_trial_that_still_runs_elsewhere_is_left_alone(tmp_path, task):
+    from enpire_agent.trial import started_content
+    from enpire_agent.trial_record import write_started
+
+    request = make_request(tmp_path / 'runs', campaign='c', station='station_1', task=task, kind='gate', seed=7,
+                           recipe_directory=_policy(tmp_path), env_hash=ENV)
+    write_started(request.directory, started_content(request, '2026-01-01T00:00:00+00:00'))
+    assert close_abandoned_trials(tmp_path / 'runs', 'station_1') == []
+
+
+@pytest.mark.parametrize('changes, said', [
+    ({'kind': 'search', 'seed': 3}, 'belong to the gate'), ({'kind': 'fun'}, "trial kind 'fun'"),
+    ({'campaign': '../x'}, 'no plain name')])
+def test_a_request_that_makes_no_sense_is_refused_before_it_counts(tmp_path, task, changes, said):
+    with pytest.raises(ValueError, match=said):
+        make_request(tmp_path / 'runs', **{**dict(
+            campaign='c', station='station_1', task=task, kind='manual', seed=1,
+            recipe_directory=_policy(tmp_path), env_hash=ENV), **changes})
+    assert not (tmp_path / 'runs').exists()
+
+
+def test_actions_are_clipped_to_the_action_space_and_step(task):
+    start = np.array([0.3, 0.0])
+    assert np.hypot(*(next_target(np.array([9.0, 9.0]), start, task.action) - start)) == pytest.approx(
+        task.action.max_step)
+    edge = np.array([task.action.high[0] - 0.001, 0.0])
+    assert next_target(np.array([9.0, 0.0]), edge, task.action)[0] == task.action.high[0]
+    assert next_target(None, start, task.action) is start
+    assert read_action([1, 2])[0].tolist() == [1.0, 2.0]
+
+
+def test_the_start_is_the_free_place_farthest_from_the_object():
+    places = start_corner((0.0, 0.0), (1.0, 1.0), np.array([0.1, 0.1]), inset=0.0)
+    assert places[0].tolist() == [1.0, 1.0] and len(places) == 8
