@@ -9,6 +9,7 @@ setup(
     data_files=[
         ('share/ament_index/resource_index/packages', [f'resource/{PACKAGE}']),
         (f'share/{PACKAGE}', ['package.xml']),
+        ('bin', ['bin/enpire']),     # colcon puts bin on PATH, which lib/enpire_agent is not
     ],
     zip_safe=False,
     maintainer='ENPIRE for ROS 2 maintainers',
@@ -19,6 +20,5 @@ setup(
         'trial_runner = enpire_agent.trial_runner_node:main',
         'supervisor = enpire_agent.supervisor_node:main',
         'git_bridge = enpire_agent.git_bridge_node:main',
-        'enpire = enpire_agent.cli:main',
     ]},
 )

@@ -15,7 +15,7 @@ from enpire_bringup.composition import STANDARD_REMAPPINGS, full_namespace, is_i
 from enpire_bringup.configuration import ConfigurationError
 from enpire_bringup.node_group import NOT_MADE
 from enpire_bringup.paths import share_directory
-from enpire_bringup.process_runner import prepare_environment
+from enpire_bringup.process_environment import prepare_environment
 from enpire_bringup.station import load_station
 from enpire_bringup.task import load_task
 

@@ -6,7 +6,8 @@ import os
 
 import pytest
 
-from enpire_bringup.process_runner import DomainReservation, StationProcesses, prepare_environment
+from enpire_bringup.process_environment import prepare_environment
+from enpire_bringup.process_runner import DomainReservation, StationProcesses
 
 
 @pytest.fixture(scope='session', autouse=True)

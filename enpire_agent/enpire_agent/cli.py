@@ -17,9 +17,7 @@ DESCRIPTION = 'A robot station that improves its own policy: reset, run, verify,
 
 def main(argv: list[str] | None = None) -> int:
     """Run one verb; returns the exit code: 0 done, 1 not achieved, 2 refused with one line why, 130 interrupted."""
-    from enpire_bringup.configuration import ConfigurationError
-
-    parser, broken = make_parser()
+    parser = make_parser()
     options = parser.parse_args(argv)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
@@ -31,20 +29,15 @@ def main(argv: list[str] | None = None) -> int:
         sys.stderr.close()
         return FAILED
     except Exception as error:
-        if isinstance(error, ConfigurationError) or type(error).__name__ in _PLAIN_ERRORS:
-            print(f'enpire: {error}', file=sys.stderr)
-            return REFUSED
-        raise
+        if not type(error).__module__.startswith('enpire_'):
+            raise
+        # The suite's own errors are written for people: one line says all, a traceback would hide it.
+        print(f'enpire: {error}', file=sys.stderr)
+        return REFUSED
 
 
-# Errors that are written for people: one line says all, a traceback would hide it. By name, so that a verb that
-# needs no ROS does not load it for the sake of an error it cannot meet.
-_PLAIN_ERRORS = ('StationError', 'RemoteCallError', 'RemoteCallCancelled', 'LedgerError', 'RecipeError',
-                 'CampaignError', 'RepositoryError')
-
-
-def make_parser() -> tuple[argparse.ArgumentParser, dict[str, Exception]]:
-    """The parser with the verbs of every group that loads, and the errors of those that do not."""
+def make_parser() -> argparse.ArgumentParser:
+    """The parser with the verbs of every group that loads; its help names the ones that do not, and why."""
     parser = argparse.ArgumentParser(prog='enpire', description=DESCRIPTION)
     verbs = parser.add_subparsers(title='verbs', metavar='VERB', required=True)
     broken: dict[str, Exception] = {}
@@ -56,7 +49,7 @@ def make_parser() -> tuple[argparse.ArgumentParser, dict[str, Exception]]:
     if broken:
         parser.epilog = 'verbs missing because of errors: ' + '; '.join(
             f'{group}: {error!r}' for group, error in broken.items())
-    return parser, broken
+    return parser
 
 
 def _interrupt(*_) -> None:

@@ -132,7 +132,8 @@ def our_stations(namespace: str | None = None) -> list[dict]:
     """States of the running stations that were started from this folder, in $ROS_DOMAIN_ID where that is set."""
     from enpire_bringup.composition import full_namespace
     from enpire_bringup.paths import share_directory
-    from enpire_bringup.process_runner import environment_domain, running_stations
+    from enpire_bringup.process_environment import environment_domain
+    from enpire_bringup.process_runner import running_stations
 
     states = [state for state in running_stations() if state['share'] == str(share_directory())]
     if os.environ.get('ROS_DOMAIN_ID'):
@@ -145,7 +146,7 @@ def our_stations(namespace: str | None = None) -> list[dict]:
 def connect(namespace: str | None):
     """A StationClient of the station meant by `--namespace`; sets this process's ROS domain to the station's."""
     from enpire_agent.station_client import StationClient
-    from enpire_bringup.process_runner import environment_domain
+    from enpire_bringup.process_environment import environment_domain
 
     states = our_stations(namespace)
     if states:

@@ -22,7 +22,7 @@ from rclpy.signals import SignalHandlerOptions
 
 from enpire_bringup.actions import RemoteCallError, call_action, call_service
 from enpire_bringup.composition import full_namespace
-from enpire_bringup.process_runner import environment_domain, prepare_environment
+from enpire_bringup.process_environment import environment_domain, prepare_environment
 from enpire_bringup.station_node import LATCHED_QOS
 
 APPEARS_WITHIN = 5.0     # s of wall time that a station's server gets to be discovered

@@ -27,6 +27,7 @@ from enpire_bringup.composition import NodeSpec, ProcessSpec, full_namespace, st
 from enpire_bringup.configuration import ConfigurationError
 from enpire_bringup.node_group import NOT_MADE, READY_LINE
 from enpire_bringup.paths import runs_directory, share_directory
+from enpire_bringup.process_environment import environment_domain, prepare_environment
 from enpire_bringup.station import load_station
 from enpire_bringup.task import load_task
 
@@ -40,31 +41,6 @@ _POLL = 0.1
 
 class StationError(RuntimeError):
     """A station could not be started, or is in the way of another one. One line, for people."""
-
-
-def prepare_environment() -> None:
-    """Set in this process's environment what nodes need; what the user has set stays.
-
-    Must run before rclpy is initialised, so that this process can talk to the nodes.
-    """
-    defaults = {
-        'FASTDDS_DEFAULT_PROFILES_FILE': str(share_directory() / 'config' / 'fastdds.xml'),
-        'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST',
-        'MUJOCO_GL': 'osmesa',
-        # Renderers and linear algebra of several nodes share few cores: threads of their own slow all down.
-        'LP_NUM_THREADS': '1', 'OMP_NUM_THREADS': '1', 'OPENBLAS_NUM_THREADS': '1',
-        'PYTHONUNBUFFERED': '1',
-    }
-    for name, value in defaults.items():
-        os.environ.setdefault(name, value)
-
-
-def environment_domain() -> int:
-    """$ROS_DOMAIN_ID, 0 where it is not set. Raises ConfigurationError."""
-    text = os.environ.get('ROS_DOMAIN_ID') or '0'
-    if not text.isdigit() or int(text) > 232:
-        raise ConfigurationError(f"ROS_DOMAIN_ID is '{text}'; expected a whole number from 0 to 232")
-    return int(text)
 
 
 class DomainReservation:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Mapping
 
 import numpy as np
-import pinocchio
 import xacro
 
 from enpire_bringup.configuration import ConfigurationError
@@ -51,6 +50,8 @@ class LinkTransforms:
     """
 
     def __init__(self, urdf: str):
+        import pinocchio      # here: who only wants the URDF text, as a launch file does, may not have it
+
         try:
             self._model = pinocchio.buildModelFromXML(urdf)
             root = ElementTree.fromstring(urdf)
@@ -93,6 +94,8 @@ class LinkTransforms:
                 for joint in self._joints if joint.fixed == fixed]
 
     def _update(self, positions: Mapping[str, float]) -> None:
+        import pinocchio
+
         q = pinocchio.neutral(self._model)
         for name, index in self._index.items():
             source, multiplier, offset = self._mimics.get(name, (name, 1.0, 0.0))
