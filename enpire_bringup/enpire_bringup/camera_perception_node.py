@@ -73,6 +73,7 @@ class _CameraView:
         self._model: PinholeCamera | None = None
         self._problem = f'no camera_info on {node.resolve_topic_name(camera.info_topic)}'
         self._first_image = math.inf
+        self._complained: dict[str, float] = {}
         self._objects = [_TrackedObject(item) for item in node.task.objects.values() if item.camera == camera.name]
         self._watch = SilenceWatch()
         self._topic = node.resolve_topic_name(camera.image_topic)
@@ -121,9 +122,14 @@ class _CameraView:
             self._first_image = min(self._first_image, now)
             if self._model is None and now - self._first_image < INFO_WAIT:
                 return None     # the first camera_info follows its image
-            self._node.get_logger().error(f'{self._topic}: {error}; its objects count as not visible',
-                                          throttle_duration_sec=1.0)
+            self._complain(self._problem, now)
             return None
+
+    def _complain(self, problem: str, now: float) -> None:
+        """Log each problem at most once a second."""
+        if now - self._complained.get(problem, -math.inf) >= 1.0:
+            self._complained[problem] = now
+            self._node.get_logger().error(f'{self._topic}: {problem}; its objects count as not visible')
 
     def look_for_silence(self) -> None:
         silence = self._watch.check()
