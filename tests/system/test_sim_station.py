@@ -235,3 +235,39 @@ def test_sigint_ends_the_processes_at_once(processes):
         assert 'Traceback' not in log
     assert log.count('Ignored; the joints hold') >= 1, 'the bad commands were reported'
     assert log.count('Ignored; the joints hold') < 20, 'but not each of them'
+
+
+FAILING = """
+import sys
+from rclpy.parameter import Parameter
+from enpire_bringup.node_group import NodeGroup
+from enpire_bringup.sim_station_node import SimStation
+from enpire_bringup.world import World, WorldError
+
+def diverge(self, *_):
+    raise WorldError('physics diverged at 0.020 s of the world')
+
+World.step = diverge
+parameters = [Parameter('station', value='yam_bimanual_sim'), Parameter('task', value='push_t'),
+              Parameter('real_time_factor', value=1.0)]
+make = lambda: SimStation(namespace=sys.argv[1], parameter_overrides=parameters)
+sys.exit(NodeGroup().run([('sim_station', make)], []))
+"""
+
+
+def test_a_world_that_diverges_ends_its_process_with_an_error():
+    run = subprocess.run([sys.executable, '-c', FAILING, f'{NAMESPACE}_failing'], capture_output=True, text=True,
+                         timeout=30)
+    assert run.returncode == 1
+    assert 'the world stopped: physics diverged at 0.020 s of the world' in run.stderr
+
+
+def test_a_camera_process_without_opengl_says_what_to_install():
+    process = subprocess.run(
+        [sys.executable, '-m', 'enpire_bringup.node_group', '--nodes', json.dumps([{
+            'class': 'enpire_bringup.sim_cameras_node:SimCameras', 'name': 'sim_cameras', 'namespace': NAMESPACE,
+            'parameters': {'station': 'yam_bimanual_sim', 'task': 'push_t'}}])],
+        capture_output=True, text=True, timeout=30, env={**os.environ, 'MUJOCO_GL': 'egl', 'EGL_PLATFORM': 'none',
+                                                         '__EGL_VENDOR_LIBRARY_FILENAMES': '/dev/null'})
+    assert process.returncode == 2
+    assert 'apt-get install -y libosmesa6' in process.stderr
