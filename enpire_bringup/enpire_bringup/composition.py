@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Mapping
 
 from enpire_bringup.configuration import ConfigurationError
-from enpire_bringup.station import Station
+from enpire_bringup.station import Station, overridden
 from enpire_bringup.task import Task
 
 STANDARD_REMAPPINGS = (('/clock', 'clock'), ('/tf', 'tf'), ('/tf_static', 'tf_static'))
@@ -91,13 +91,15 @@ def station_processes(station: Station, task: Task, namespace: str, *, real_time
     real_time_factor (NaN), camera_width and camera_height (0): overrides of the station file.
     node_parameters: further parameters by node name.
     real_state_publisher: use the robot_state_publisher package; None looks whether it is installed.
-    Raises ConfigurationError for a backend that this version does not drive, a bad namespace or an unknown node.
+    Raises ConfigurationError for a backend that this version does not drive, a bad namespace, a bad override or an
+    unknown node.
     """
     namespace = full_namespace(namespace)
     if station.backend != 'sim':
         raise ConfigurationError(
             f"{station.file}: backend is '{station.backend}', which comes with a later version; this one drives "
             "stations with 'backend: sim'")
+    overridden(station, real_time_factor, camera_width, camera_height)     # refuses bad values before any process runs
     if real_state_publisher is None:
         real_state_publisher = is_installed('robot_state_publisher')
     common = {'station': str(station.file), 'task': str(task.directory), 'use_sim_time': station.backend == 'sim',

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -164,6 +165,23 @@ def load_station(name_or_path: str | Path) -> Station:
     for joint in joints:
         if joints.count(joint) > 1:
             raise top.error('arms', f"names the joint '{joint}' twice")
+    return station
+
+
+def overridden(station: Station, real_time_factor: float = math.nan, camera_width: int = 0,
+               camera_height: int = 0) -> Station:
+    """`station` with the overrides that are set. Raises ConfigurationError naming the parameter."""
+    if not math.isnan(real_time_factor):
+        if not 0 <= real_time_factor <= 100:
+            raise ConfigurationError(f"parameter 'real_time_factor' is {real_time_factor}; expected a number from 0 "
+                                     '(lockstep) to 100, 1 being the wall clock')
+        station = station.with_real_time_factor(real_time_factor)
+    if camera_width or camera_height:
+        if not (64 <= camera_width <= 4096 and 48 <= camera_height <= 4096):
+            raise ConfigurationError(
+                f"parameters 'camera_width' and 'camera_height' are {camera_width} and {camera_height}; expected "
+                'both, 64 to 4096 by 48 to 4096 pixels, or both 0 for the size in the station file')
+        station = station.with_camera_size(camera_width, camera_height)
     return station
 
 

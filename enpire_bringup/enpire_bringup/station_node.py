@@ -9,7 +9,7 @@ from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPo
 
 from enpire_bringup.configuration import ConfigurationError
 from enpire_bringup.environment import environment_hash
-from enpire_bringup.station import Station, load_station
+from enpire_bringup.station import Station, load_station, overridden
 from enpire_bringup.task import Task, load_task
 
 
@@ -64,20 +64,3 @@ class StationNode(Node):
         if self.task is None:
             raise ConfigurationError(f'{self.get_name()} has no task, so there is no environment to hash')
         return environment_hash(self.task, self.station)
-
-
-def overridden(station: Station, real_time_factor: float = math.nan, camera_width: int = 0,
-               camera_height: int = 0) -> Station:
-    """`station` with the overrides that are set. Raises ConfigurationError naming the parameter."""
-    if not math.isnan(real_time_factor):
-        if not 0 <= real_time_factor <= 100:
-            raise ConfigurationError(f"parameter 'real_time_factor' is {real_time_factor}; expected a number from 0 "
-                                     '(lockstep) to 100, 1 being the wall clock')
-        station = station.with_real_time_factor(real_time_factor)
-    if camera_width or camera_height:
-        if not (64 <= camera_width <= 4096 and 48 <= camera_height <= 4096):
-            raise ConfigurationError(
-                f"parameters 'camera_width' and 'camera_height' are {camera_width} and {camera_height}; expected "
-                'both, 64 to 4096 by 48 to 4096 pixels, or both 0 for the size in the station file')
-        station = station.with_camera_size(camera_width, camera_height)
-    return station

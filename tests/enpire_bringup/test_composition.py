@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import rclpy.node
 
 from enpire_bringup import composition
 from enpire_bringup.composition import station_namespaces, station_processes
@@ -54,6 +57,16 @@ def test_every_node_can_be_loaded_and_is_an_executable_of_its_package(station, t
         assert load_class(node.node_class).__name__ == node.node_class.partition(':')[2]
         module = node.node_class.partition(':')[0]
         assert f"'{node.executable} = {module}:main'" in scripts[node.package]
+
+
+def test_no_node_hides_an_attribute_of_rclpys_node(station, task):
+    """rclpy keeps its state in attributes like `_clients`: one of the same name breaks the node at run time."""
+    taken = set(dir(rclpy.node.Node)) | set(re.findall(r'self\.(_\w+)', inspect.getsource(rclpy.node)))
+    allowed = {'__init__', 'destroy_node'}
+    for node in nodes_of(station_processes(station, task, 'station_1', real_state_publisher=False)).values():
+        source = inspect.getsource(load_class(node.node_class))
+        own = set(re.findall(r'self\.(\w+)\s*(?::[^=\n]+)?=[^=]', source)) | set(re.findall(r'    def (\w+)\(', source))
+        assert own & taken <= allowed, node.node_class
 
 
 def test_names_are_relative_to_the_namespace(station, task):
