@@ -13,6 +13,7 @@ from enpire_bringup.world import World
 
 IDLE_AFTER = 1.0          # s of world time without a changed command
 ANSWER_MARGIN = 0.25      # s on top of step_timeout: the controller's own bound has to pass first
+START_PATIENCE = 10.0     # s of wall time that the first command may take before somebody should know
 MAX_LAG = 0.1             # s behind the wall clock before the pace starts afresh instead of rushing to catch up
 
 
@@ -119,10 +120,13 @@ class WorldLoop:
 
     def _run(self) -> None:
         try:
-            self._next_tick = time.monotonic()
-            present = True           # somebody answers; else the world does not wait for nobody
+            self._next_tick = started = time.monotonic()
+            present = self._commands > 0   # whether somebody answers; the world does not wait for nobody
             while not self._stopping:
                 with self._condition:
+                    if started and not present and time.monotonic() > started + START_PATIENCE:
+                        self._warn_of_silence(START_PATIENCE)
+                        started = None
                     restarts = self._restarts
                     stamp = self._world.stamp_ns
                     before = self._commands
@@ -133,8 +137,9 @@ class WorldLoop:
                         self._keep_pace(restarts)
                     else:
                         self._next_tick = time.monotonic()
-                    if self._lockstep and not present:
+                    if not present:
                         present = self._commands > before
+                        started = None if present else started
                     if self._restarts == restarts and not self._stopping:
                         self._world.step(self._command.positions, self._command.efforts, self._command.velocities)
         except Exception as error:
@@ -149,10 +154,13 @@ class WorldLoop:
         done = self._condition.wait_for(
             lambda: self._answered >= stamp or self._stopping or self._restarts != restarts, self._patience)
         if not done:
-            self._warn(f'no joint command for the state of {stamp * 1e-9:.2f} s within {self._patience:.2f} s; '
-                       'the world goes on with the last one, at the pace of the wall clock. '
-                       'Is the trajectory controller running?')
+            self._warn_of_silence(self._patience)
         return done
+
+    def _warn_of_silence(self, waited: float) -> None:
+        self._warn(f'no joint command for the state of {self._world.stamp_ns * 1e-9:.2f} s within {waited:.2f} s; the '
+                   'world goes on with the last one, at the pace of the wall clock. '
+                   'Is the trajectory controller running?')
 
     def _keep_pace(self, restarts: int) -> None:
         now = time.monotonic()

@@ -39,13 +39,18 @@ class CountingWorld:
 
 
 class Run:
-    """A loop around a CountingWorld; `answer` is called with each stamp, in a thread of its own."""
+    """A loop around a CountingWorld; `answer` is called with each stamp, in a thread of its own.
+
+    With an `answer` there is a controller from the start: the state of 0 s is answered before the loop runs.
+    """
 
     def __init__(self, world, answer=None):
         self.world, self.warnings, self.failures, self.published = world, [], [], []
         self._wake, self._todo, self._ended = threading.Condition(), [], False
         self.loop = WorldLoop(world, self._publish, self.warnings.append, self.failures.append)
         self._answer = answer
+        if answer:
+            self.loop.command(0, Command({'joint': 0.0}))
         self._thread = threading.Thread(target=self._work, daemon=True)
 
     def _publish(self, world):
@@ -86,6 +91,10 @@ def answer_with_changing_targets(loop, stamp):
     loop.command(stamp, Command({'joint': stamp * 1e-9}))
 
 
+def answer_once(loop, stamp):
+    pass   # the answer to the state of 0 s was all
+
+
 def test_lockstep_steps_with_the_command_that_answers_each_state():
     with Run(CountingWorld(), answer_with_changing_targets) as run:
         run.until(lambda: run.world.tick >= 300)
@@ -113,15 +122,25 @@ def test_lockstep_waits_for_a_late_command_within_the_bound():
     assert run.world.steps[3] == {'joint': pytest.approx(0.03)} and not run.warnings
 
 
-def test_without_a_controller_the_world_says_so_once_and_goes_on_at_the_wall_clocks_pace(monkeypatch):
-    monkeypatch.setattr(world_loop, 'ANSWER_MARGIN', 0.0)
-    with Run(CountingWorld(step_timeout=0.1)) as run:
+def test_before_the_first_command_the_world_waits_for_nobody_and_in_the_end_says_so(monkeypatch):
+    monkeypatch.setattr(world_loop, 'START_PATIENCE', 0.2)
+    with Run(CountingWorld(step_timeout=30.0)) as run:
         run.until(lambda: run.world.tick >= 5)
+        assert not run.warnings
+        run.until(lambda: run.warnings)
+        run.until(lambda: run.world.tick >= 60)
+        assert len(run.warnings) == 1
+
+
+def test_when_the_controller_falls_silent_the_world_says_so_once_and_goes_on_at_the_wall_clocks_pace(monkeypatch):
+    monkeypatch.setattr(world_loop, 'ANSWER_MARGIN', 0.0)
+    with Run(CountingWorld(step_timeout=0.1), answer_once) as run:
+        run.until(lambda: run.warnings)
         start, first = time.monotonic(), run.world.tick
         run.until(lambda: run.world.tick >= first + 50)
         assert time.monotonic() - start > 0.35
         assert len(run.warnings) == 1
-        assert 'no joint command for the state of 0.00 s within 0.10 s' in run.warnings[0]
+        assert 'no joint command for the state of 0.01 s within 0.10 s' in run.warnings[0]
         run._answer = answer_with_changing_targets   # it comes back: lockstep again
         start, first = time.monotonic(), run.world.tick
         run.until(lambda: run.world.tick >= first + 300)
@@ -151,30 +170,30 @@ def test_a_real_time_factor_paces_the_world_by_the_wall_clock():
 
 def test_an_unusable_command_counts_as_an_answer_and_the_last_one_holds():
     def answer(loop, stamp):
-        loop.command(stamp, Command({'joint': 1.0}) if stamp == 0 else None)
+        loop.command(stamp, None)
 
     with Run(CountingWorld(step_timeout=2.0), answer) as run:
         run.until(lambda: run.world.tick >= 20)
         run.loop.stop()
-    assert set(step['joint'] for step in run.world.steps) == {1.0} and not run.warnings
+    assert set(step['joint'] for step in run.world.steps) == {0.0} and not run.warnings
 
 
 def test_a_command_stamped_in_the_future_does_not_end_the_lockstep():
     def once(loop, stamp):
-        if stamp == 0:
+        if stamp == 10_000_000:
             loop.command(10**15, Command({'joint': 1.0}))
 
     with Run(CountingWorld(step_timeout=0.5), once) as run:
         run.until(lambda: run.warnings)
-        assert 'for the state of 0.01 s' in run.warnings[0]
+        assert 'for the state of 0.02 s' in run.warnings[0]
 
 
 def test_a_reset_between_ticks_forgets_the_commands_and_publishes_the_new_state():
-    with Run(CountingWorld(step_timeout=5.0)) as run:
-        run.until(lambda: run.published)
+    with Run(CountingWorld(step_timeout=5.0), answer_once) as run:
+        run.until(lambda: len(run.published) == 2)
         run.loop.reset_world(7)
         run.until(lambda: 1_000_000_000 in run.published)
-        assert run.world.resets == [7] and run.world.steps == []
+        assert run.world.resets == [7] and run.world.steps == [{'joint': 0.0}]
 
 
 def test_a_world_that_fails_ends_the_loop_and_says_why():
@@ -186,8 +205,8 @@ def test_a_world_that_fails_ends_the_loop_and_says_why():
 
 
 def test_stop_does_not_wait_for_the_command():
-    with Run(CountingWorld(step_timeout=30.0)) as run:
-        run.until(lambda: run.published)
+    with Run(CountingWorld(step_timeout=30.0), answer_once) as run:
+        run.until(lambda: len(run.published) == 2)
         start = time.monotonic()
         run.loop.stop()
         assert time.monotonic() - start < 0.5
