@@ -26,6 +26,7 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -37,7 +38,7 @@ from enpire_bringup.program_frames import FrameError, FrameReader, encode
 DEFAULT_MEMORY = 2 << 30        # bytes
 _PIPE_SIZE = 1 << 20            # bytes: a 640x480 image goes through in one piece
 # Names of the station's environment that a program may see. Everything else (ROS, tokens, keys) stays outside.
-_ENVIRONMENT = ('PATH', 'LANG', 'LC_ALL', 'TZ', 'TMPDIR', 'CUDA_VISIBLE_DEVICES')
+_ENVIRONMENT = ('PATH', 'LANG', 'LC_ALL', 'TZ', 'CUDA_VISIBLE_DEVICES')
 
 
 class ProgramFailure(Exception):
@@ -77,6 +78,10 @@ class ProgramProcess:
     log_file: takes the program's stdout and stderr, at most 1 MB; default: they are dropped.
     memory_limit: bytes of private memory.
     start_timeout: s of wall time for loading the file and constructing the class.
+
+    The program may read the system's libraries, what is on this process's sys.path and its own folder, and write
+    only a scratch folder of its own ($TMPDIR), which goes with it: see program_confinement.py.
+    `confined`: False where the kernel cannot do that.
     `constants`: upper-case plain values of module and class, e.g. {'USES_IMAGE': True}.
 
     Raises from the constructor: ProgramError (does not compile, no such class, the constructor raised),
@@ -90,6 +95,7 @@ class ProgramProcess:
         self.file = Path(file).resolve()
         self.class_name = class_name
         self.constants: dict[str, Any] = {}
+        self.confined = False
         self._lock = threading.RLock()
         self._closed = False
         self._reader = FrameReader()
@@ -103,7 +109,8 @@ class ProgramProcess:
         self._spawn(cwd or self.file.parent, log_file, memory_limit)
         try:
             self._send('__init__', (config,))
-            self.constants = self.answer(timeout=start_timeout) or {}
+            started = self.answer(timeout=start_timeout)
+            self.constants, self.confined = started['constants'], started['confined']
         except BaseException:
             self.close()
             raise
@@ -122,7 +129,7 @@ class ProgramProcess:
             Path(log_file).parent.mkdir(parents=True, exist_ok=True)
         job = {'file': str(self.file), 'class': self.class_name, 'cwd': str(Path(cwd).resolve()),
                'log': str(Path(log_file).resolve()) if log_file else '', 'memory_limit': memory_limit,
-               'path': [entry for entry in sys.path if entry],
+               'path': _import_path(), 'temporary': tempfile.gettempdir(),
                'requests': request_read, 'answers': answer_write, 'life': life_read}
         inherited = (request_read, answer_write, life_read)
         try:
@@ -343,7 +350,14 @@ def _environment() -> dict[str, str]:
     environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
     # One thread: the machine belongs to the station, and small matrices are slower on several.
     threads = dict.fromkeys(('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS'), '1')
-    return {**environment, **threads, 'HOME': os.environ.get('TMPDIR', '/tmp')}
+    return {**environment, **threads}
+
+
+def _import_path() -> list[str]:
+    """This process's sys.path without the current folder that `python -m` puts there: results may lie in it."""
+    here = os.getcwd()
+    return [entry for entry in sys.path
+            if entry and (entry != here or os.path.isfile(os.path.join(entry, 'enpire_bringup', '__init__.py')))]
 
 
 def _signal_name(number: int) -> str:

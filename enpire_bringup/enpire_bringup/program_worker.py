@@ -27,6 +27,7 @@ def main() -> None:
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
     output_read, output_write = os.pipe2(os.O_CLOEXEC)
     guard = os.getpid()
+    job['scratch'] = make_scratch(job['temporary'])
     program = os.fork()
     if program == 0:
         for fd in (job['life'], wake_read, wake_write, output_read):
@@ -36,7 +37,9 @@ def main() -> None:
         run_program(job, guard, output_write)
     for fd in (job['requests'], job['answers'], output_write):
         os.close(fd)
-    end_like(watch(program, job['life'], output_read, wake_read, job['log']))
+    status = watch(program, job['life'], output_read, wake_read, job['log'])
+    remove(job['scratch'])
+    end_like(status)
 
 
 def prctl(option: int, value: int) -> None:
@@ -74,6 +77,32 @@ def watch(program: int, life: int, output: int, wake: int, log_file: str) -> int
     except BlockingIOError:
         pass
     return status
+
+
+def make_scratch(parent: str) -> str:
+    """A new folder that only this user can enter."""
+    for number in range(1000):
+        path = os.path.join(parent, f'enpire-program-{os.getpid()}-{number}')
+        try:
+            os.mkdir(path, 0o700)       # never follows a link, and fails on what is there already
+            return path
+        except FileExistsError:
+            pass
+    raise FileExistsError(path)
+
+
+def remove(folder: str) -> None:
+    for place, folders, files in os.walk(folder, topdown=False):
+        for name in files + folders:
+            path = os.path.join(place, name)
+            try:
+                (os.rmdir if name in folders and not os.path.islink(path) else os.unlink)(path)
+            except OSError:
+                pass
+    try:
+        os.rmdir(folder)
+    except OSError:
+        pass
 
 
 class Log:
@@ -177,6 +206,7 @@ def run_program(job: dict, guard: int, output: int) -> None:
     os.close(output)
     limit(job)
     os.chdir(job['cwd'])
+    os.environ['TMPDIR'] = os.environ['HOME'] = job['scratch']
     # No import of ROS from task or recipe code: what it may know comes in the observation.
     sys.modules['rclpy'] = None
     sys.path[:] = [os.path.dirname(job['file']), *job['path']]
@@ -213,7 +243,11 @@ def limit(job: dict) -> None:
 
 def serve(job: dict) -> None:
     """Load the program, then answer calls until the station closes the pipe."""
+    from enpire_bringup.program_confinement import confine
     from enpire_bringup.program_frames import FrameError, FrameReader, encode
+
+    # Before the program's first line: it may read its own folder and what it imports, and write its scratch folder.
+    confined = confine([os.path.dirname(job['file']), job['cwd'], *job['path']], [job['scratch']])
 
     def read() -> dict:
         while (frame := reader.next()) is None:
@@ -244,7 +278,7 @@ def serve(job: dict) -> None:
     def start(config):
         instance, constants = load(job['file'], job['class'], config)
         program.append(instance)
-        return constants
+        return {'constants': constants, 'confined': confined}
 
     request = read()
     answer(request['sequence'], start, *request['value'])

@@ -7,6 +7,7 @@ import time
 import numpy as np
 import pytest
 
+from enpire_bringup.program_confinement import landlock_version
 from enpire_bringup.program_frames import FrameError, FrameReader, encode
 from enpire_bringup.program_process import (
     ProgramError, ProgramExited, ProgramMalformed, ProgramProcess, ProgramTimeout)
@@ -76,6 +77,28 @@ class Program:
 
     def import_rclpy(self):
         import rclpy
+
+    def read(self, file):
+        with open(file) as opened:
+            return opened.read()
+
+    def write(self, file):
+        with open(file, 'a') as opened:
+            opened.write('x')
+        return True
+
+    def signal(self, pid):
+        os.kill(pid, 15)
+
+    def connect(self, port):
+        import socket
+        socket.create_connection(('127.0.0.1', port), timeout=2)
+
+    def scratch(self):
+        import tempfile
+        with tempfile.NamedTemporaryFile(delete=False) as file:
+            file.write(b'x')
+        return tempfile.gettempdir()
 
     def babble(self):
         for fd in range(3, 30):
@@ -347,6 +370,58 @@ def test_the_program_sees_no_ros_and_no_secrets(program, monkeypatch):
     assert not [name for name in environment if name.startswith('ROS') or 'KEY' in name]
     with pytest.raises(ProgramError, match='rclpy'):
         process.call('import_rclpy', timeout=1)
+
+
+needs_landlock = pytest.mark.skipif(not landlock_version(), reason='this kernel has no Landlock')
+
+
+@needs_landlock
+def test_the_program_reads_its_folder_and_no_results(program, tmp_path):
+    (tmp_path / 'notes.txt').write_text('for the policy')
+    elsewhere = tmp_path.with_name(f'{tmp_path.name}_results')
+    elsewhere.mkdir()
+    (elsewhere / 'ledger.jsonl').write_text('{}')
+    process = program()
+    assert process.confined
+    assert process.call('read', str(tmp_path / 'notes.txt'), timeout=1) == 'for the policy'
+    with pytest.raises(ProgramError, match='PermissionError'):
+        process.call('read', str(elsewhere / 'ledger.jsonl'), timeout=1)
+
+
+@needs_landlock
+def test_the_program_cannot_change_its_recipe(program, tmp_path):
+    process = program()
+    for file in (tmp_path / 'program.py', tmp_path / 'new.txt', '/etc/enpire_test'):
+        with pytest.raises(ProgramError, match='PermissionError'):
+            process.call('write', str(file), timeout=1)
+
+
+@needs_landlock
+def test_the_program_cannot_signal_the_station(program):
+    if landlock_version() < 6:
+        pytest.skip('this kernel cannot scope signals')
+    process = program()
+    for pid in (os.getpid(), process.pid):
+        with pytest.raises(ProgramError, match='PermissionError'):
+            process.call('signal', pid, timeout=1)
+
+
+@needs_landlock
+def test_the_program_cannot_connect_to_a_server(program):
+    import socket
+    if landlock_version() < 4:
+        pytest.skip('this kernel cannot keep a program from TCP')
+    with socket.create_server(('127.0.0.1', 0)) as server:
+        with pytest.raises(ProgramError, match='PermissionError'):
+            program().call('connect', server.getsockname()[1], timeout=3)
+
+
+def test_the_scratch_folder_goes_with_the_program(program):
+    process = program()
+    folder = process.call('scratch', timeout=1)
+    assert os.listdir(folder)
+    process.close()
+    assert not os.path.exists(folder)
 
 
 def test_closing_twice_and_calling_after_it_is_harmless(program):
