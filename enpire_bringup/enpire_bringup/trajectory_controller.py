@@ -131,9 +131,9 @@ class ArmTrajectory:
         self.desired = list(positions)
         self.desired_velocity = self._still
 
-    def hold(self, message: str, outcome: Outcome = Outcome.INVALID_GOAL) -> None:
+    def hold(self, message: str) -> None:
         """Stay where the arm is sent now."""
-        self._end_goal(outcome, message)
+        self._end_goal(Outcome.INVALID_GOAL, message)
         self._sampler = None
         self.desired_velocity = self._still
 
@@ -162,8 +162,10 @@ class ArmTrajectory:
             expected = self.desired     # for this very instant: it was commanded one period ago
             for i, tolerance in enumerate(goal.path_tolerance):
                 if tolerance > 0 and abs(positions[i] - expected[i]) > tolerance:
-                    self.hold(f'{self.arm.joints[i]} is {abs(positions[i] - expected[i]):.3f} rad off its path, '
-                              f'more than the tolerance of {tolerance:.3f} rad', Outcome.PATH_TOLERANCE_VIOLATED)
+                    # Hold where the arm is, not where it was sent: something is in the way there.
+                    self._finish_at(list(positions), Outcome.PATH_TOLERANCE_VIOLATED,
+                                    f'{self.arm.joints[i]} is {abs(positions[i] - expected[i]):.3f} rad off its '
+                                    f'path, more than the tolerance of {tolerance:.3f} rad; is the arm blocked?')
                     return
             return
         final = sampler.positions[-1]
@@ -181,7 +183,7 @@ class ArmTrajectory:
         if missed is None:
             self._finish_at(final, Outcome.SUCCESSFUL, '')
         elif goal.goal_time_tolerance > 0 and elapsed > sampler.duration + goal.goal_time_tolerance:
-            self._finish_at(final, Outcome.GOAL_TOLERANCE_VIOLATED,
+            self._finish_at(list(positions), Outcome.GOAL_TOLERANCE_VIOLATED,
                             f'{missed}, {elapsed - sampler.duration:.2f} s after the end of the trajectory')
 
     def _finish_at(self, positions, outcome, message) -> None:

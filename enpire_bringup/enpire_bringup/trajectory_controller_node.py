@@ -14,6 +14,7 @@ from functools import partial
 
 from control_msgs.action import FollowJointTrajectory, GripperCommand
 from rclpy.clock import Clock, ClockType
+from rclpy.parameter import Parameter
 from sensor_msgs.msg import JointState
 from trajectory_msgs.msg import JointTrajectory
 
@@ -33,6 +34,8 @@ class TrajectoryController(StationNode):
 
     def __init__(self, **kwargs):
         super().__init__('trajectory_controller', needs_task=False, **kwargs)
+        # The stamps of the joint states are the only time here; the clock topic would be work for nothing.
+        self.set_parameters([Parameter('use_sim_time', value=False)])
         self._motion = StationMotion(self.station)
         self._lock = threading.Lock()            # of _motion and _state: goals run in threads of their own
         self._lockstep = self.station.backend == 'sim' and self.station.real_time_factor == 0
