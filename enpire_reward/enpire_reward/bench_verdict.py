@@ -23,6 +23,7 @@ import numpy as np
 
 LIMIT_MS = 150.0                # p99 that the suite promises
 WARM_UP = 1.0                   # s of wall time before frames count
+WAIT = 20.0                     # s of wall time beyond three times what the frames should take
 ENVELOPE = 1.0                  # s on either side within which the smallest offset counts
 _SLEEPER = '''
 import json, select, sys, time
@@ -147,7 +148,7 @@ def _receive(frames: int, namespace: str, domain_id: int) -> Arrivals:
         node.create_subscription(Clock, f'{namespace}/clock', on_clock, STATE_QOS)
         node.create_subscription(Verdict, f'{namespace}/verdict', on_verdict, STATE_QOS)
         executor.add_node(node)
-        deadline = started + 20.0 + 3 * frames / 30.0
+        deadline = started + WAIT + 3 * frames / 30.0
         while len(arrivals.verdicts) < frames and time.monotonic() < deadline:
             executor.spin_once(timeout_sec=0.1)
     finally:

@@ -1,0 +1,56 @@
+"""The benches measure what they say, on what they start."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+pytest.importorskip('rclpy')
+
+from enpire_reward.bench_verdict import LIMIT_MS, BenchError, measure  # noqa: E402
+
+pytestmark = pytest.mark.system
+
+NODES = {'sim_station', 'trajectory_controller', 'sim_cameras', 'camera_perception', 'success_detector'}
+
+
+def test_verdict_latency_is_measured_from_another_process(start_station):
+    station = start_station(only=NODES, real_time_factor=1.0)
+    figures = measure(60, station.namespace, station.domain_id)
+    assert figures['frames'] == 60 and figures['limit_ms'] == 150.0
+    for key in ('latency_ms', 'compute_ms', 'jitter_ms'):
+        values = [figures[key][name] for name in ('p50', 'p95', 'p99', 'max')]
+        assert values == sorted(values)
+    # A frame takes rendering, perception and the reward program: less than that would be a wrong measurement.
+    assert 5.0 < figures['latency_ms']['p50'] < LIMIT_MS
+    assert figures['latency_ms']['p50'] > figures['compute_ms']['p50']
+    assert figures['pace'] == pytest.approx(1.0, abs=0.2)
+
+
+def test_a_station_without_verdicts_is_said_to_have_none(start_station, monkeypatch):
+    monkeypatch.setattr('enpire_reward.bench_verdict.WAIT', 3.0)
+    station = start_station(only={'sim_station', 'trajectory_controller'}, real_time_factor=1.0)
+    with pytest.raises(BenchError, match='0 verdicts and [0-9]+ clock messages'):
+        measure(1, station.namespace, station.domain_id)
+
+
+def test_perception_bench_ends_with_one_json_line():
+    done = subprocess.run([sys.executable, '-m', 'enpire_agent.cli', 'bench', 'perception', '--poses', '12', '--json'],
+                          capture_output=True, text=True, timeout=90)
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout.splitlines()[-1])
+    assert figures['poses'] + figures['hidden_by_arm'] == 12 and figures['not_visible'] == 0
+    assert figures['position_mm']['p50'] < 1.5 and figures['yaw_deg']['p50'] < 0.5
+    assert figures['occluded']['trusted_wrong'] == 0
+
+
+@pytest.mark.parametrize('arguments, message', [
+    (['perception', '--poses', '0'], "'0' is no count"),
+    (['perception', '--task', 'no_such_task'], "no task 'no_such_task'; known: push_t"),
+    (['perception', '--camera-size', 'big'], "--camera-size is 'big'"),
+])
+def test_bad_options_are_one_clear_line(arguments, message):
+    done = subprocess.run([sys.executable, '-m', 'enpire_agent.cli', 'bench', *arguments], capture_output=True,
+                          text=True, timeout=60)
+    assert done.returncode == 2 and message in done.stderr and 'Traceback' not in done.stderr
