@@ -33,7 +33,7 @@ def optical_pose(camera: Camera) -> np.ndarray:
 
 @dataclass(frozen=True)
 class PinholeCamera:
-    """An ideal camera. Pixels (u, v) grow to the right and down; the top left pixel's centre is (0, 0).
+    """An ideal camera. Pixels (u, v) grow to the right and down; the top left pixel's center is (0, 0).
 
     fx, fy, cx, cy in pixels; pose (4, 4): optical frame (x right, y down, z forward) in a parent frame, which
     is the frame of all points below.
@@ -81,7 +81,8 @@ class PinholeCamera:
         points = np.asarray(points, float).reshape(-1, 3)
         local = (points - self.pose[:3, 3]) @ self.pose[:3, :3]
         depth = np.where(local[:, 2] > 1e-9, local[:, 2], np.nan)
-        return np.column_stack([self.fx * local[:, 0] / depth + self.cx, self.fy * local[:, 1] / depth + self.cy])
+        return np.column_stack([self.fx * local[:, 0] / depth + self.cx,
+                                self.fy * local[:, 1] / depth + self.cy])
 
     def back_project_to_plane(self, pixels, z: float) -> np.ndarray:
         """Points (n, 2) x, y in m where the rays of pixels (n, 2) meet the plane at height `z` (m).

@@ -1,4 +1,4 @@
-"""sensor_msgs/Image to and from numpy arrays: the part of cv_bridge that the suite uses, without copies in Python."""
+"""sensor_msgs/Image to and from numpy arrays: the part of cv_bridge that the suite uses."""
 
 from __future__ import annotations
 
@@ -70,5 +70,6 @@ def read_image(message, encoding: str | None = None) -> np.ndarray:
 
 def _encoding(name: str):
     if name not in ENCODINGS:
-        raise ImageMessageError(f"image encoding '{name}' is not supported; supported: {', '.join(ENCODINGS)}")
+        raise ImageMessageError(
+            f"image encoding '{name}' is not supported; supported: {', '.join(ENCODINGS)}")
     return ENCODINGS[name]

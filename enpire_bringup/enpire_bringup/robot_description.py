@@ -88,10 +88,9 @@ class LinkTransforms:
 
     def _transforms(self, positions, fixed):
         self._update(positions)
-        placements = self._data.oMf
-        return [(joint.parent, joint.child,
-                 placements[self._frames[joint.parent]].actInv(placements[self._frames[joint.child]]).homogeneous)
-                for joint in self._joints if joint.fixed == fixed]
+        placement = {name: self._data.oMf[index] for name, index in self._frames.items()}
+        return [(j.parent, j.child, placement[j.parent].actInv(placement[j.child]).homogeneous)
+                for j in self._joints if j.fixed == fixed]
 
     def _update(self, positions: Mapping[str, float]) -> None:
         import pinocchio

@@ -24,7 +24,7 @@ SUBSCRIBER_CHECK = 0.1    # s of wall time
 
 
 class SimCameras(StationNode):
-    """Publishes image and camera_info of every camera that has subscribers, at its rate; and where the cameras are.
+    """Publishes image and camera_info of every camera that has subscribers, and where the cameras are.
 
     A frame that comes due before the one before it is drawn takes its place: late is worse than lost.
     """
@@ -52,13 +52,14 @@ class SimCameras(StationNode):
         self._frames.publish(TFMessage(transforms=[
             transform_message(camera.parent, camera.optical_frame, optical_pose(camera), Time())
             for camera in self.station.cameras.values()]))
-        # OpenGL belongs to the thread that draws; whether it works is said at the start, not at the first image.
+        # OpenGL belongs to the thread that draws. Whether it works is said now, not at the first image.
         if not self._opened.wait(30.0):
             self._failure = self._failure or TimeoutError('opening the renderer took more than 30 s')
         if self._failure is not None:
             self.destroy_node()
             raise self._failure
-        self.create_timer(SUBSCRIBER_CHECK, self._look_for_subscribers, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self.create_timer(SUBSCRIBER_CHECK, self._look_for_subscribers,
+                          clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def _look_for_subscribers(self) -> None:
         wanted = any(self._wanted(name) for name in self.station.cameras)

@@ -63,7 +63,8 @@ class SimStation(StationNode):
     def _on_command(self, message: JointState) -> None:
         stamp = message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec
         try:
-            command = read_command(self.station, message.name, message.position, message.velocity, message.effort)
+            command = read_command(self.station, message.name, message.position, message.velocity,
+                                   message.effort)
         except CommandError as error:
             self.get_logger().error(f'{error}. Ignored; the joints hold', throttle_duration_sec=1.0)
             command = None

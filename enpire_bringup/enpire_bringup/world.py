@@ -47,8 +47,9 @@ class World:
         self.model = build_model(station, task)
         self._substeps = round(1.0 / (station.control_rate * PHYSICS_STEP))
         if abs(self._substeps * PHYSICS_STEP * station.control_rate - 1.0) > 1e-9:
-            raise ConfigurationError(f'{station.file}: rates.control is {station.control_rate} Hz; expected a rate '
-                                     f'whose period is a multiple of the physics step of {PHYSICS_STEP} s')
+            raise ConfigurationError(
+                f'{station.file}: rates.control is {station.control_rate} Hz; expected a rate whose period is '
+                f'a multiple of the physics step of {PHYSICS_STEP} s')
         self._data = mujoco.MjData(self.model)
         model = self.model
         self._qpos = np.array([model.joint(name).qposadr[0] for name in station.joints])
@@ -59,7 +60,8 @@ class World:
         self._gain = {name: -model.actuator_biasprm[i, 2] / model.actuator_gainprm[i, 0]
                       for name, i in self._actuator.items()}
         self._grippers = {arm.gripper.joint: arm.gripper for arm in station.arms.values()}
-        self._objects = {item.name: model.joint(model.body(item.body).jntadr[0]) for item in task.objects.values()}
+        self._objects = {item.name: model.joint(model.body(item.body).jntadr[0])
+                         for item in task.objects.values()}
         for gripper in self._grippers:
             self._gain[gripper] = 0.0
         self._tick = 0
@@ -69,8 +71,11 @@ class World:
 
     @property
     def tick(self) -> int:
-        """Control ticks since the world was made. A reset goes on to the next whole second, never back: so every
-        run begins in step with the grids of policy and cameras."""
+        """Control ticks since the world was made.
+
+        A reset goes on to the next whole second, never back: so every run begins in step with the grids of
+        policy and cameras.
+        """
         return self._tick
 
     @property
@@ -94,8 +99,10 @@ class World:
     # -- acting
 
     def reset(self, seed: int) -> None:
-        """Arms at "home", grippers closed, the task's object at its start pose for `seed`; bit for bit the same
-        whatever happened before."""
+        """Arms at "home", grippers closed, the task's object at its start pose for `seed`.
+
+        Bit for bit the same, whatever happened before.
+        """
         x, y, yaw = self.task.start_pose(seed)
         data = self._data
         mujoco.mj_resetData(self.model, data)
@@ -114,8 +121,8 @@ class World:
              velocities: Mapping[str, float] | None = None) -> None:
         """Advance one control tick.
 
-        targets: joint -> position (rad; m a finger). A joint that is not named keeps its last target; a target
-        beyond the joint's limits is brought back to them.
+        targets: joint -> position (rad; m a finger). A joint that is not named keeps its last target; a
+        target beyond the joint's limits is brought back to them.
         efforts: finger joint -> force limit (N on each finger), kept until changed.
         velocities: joint -> velocity of the target (rad/s), so that the joint does not trail behind it.
         Raises WorldError for an unknown joint, a value that is not finite, or physics that diverges.
@@ -138,7 +145,8 @@ class World:
                 raise WorldError(f"no joint '{name}'; known: {', '.join(self.station.joints)}")
             velocity = velocities.get(name, 0.0)
             if not (math.isfinite(value) and math.isfinite(velocity)):
-                raise WorldError(f'target of {name} is {value} with velocity {velocity}; expected finite numbers')
+                raise WorldError(
+                    f'target of {name} is {value} with velocity {velocity}; expected finite numbers')
             low, high = self._limits[name]
             # kp (q* - q) + kd (v* - v) with the one input that the actuator has
             self._data.ctrl[self._actuator[name]] = min(max(value, low), high) + self._gain[name] * velocity
@@ -172,8 +180,10 @@ class World:
                 data.qfrc_actuator[self._dof].copy())
 
     def state(self) -> np.ndarray:
-        """Everything the physics goes on from, (n,) float64: for `set_state` of a World or a Renderer of the same
-        station and task."""
+        """Everything the physics goes on from, (n,) float64.
+
+        For `set_state` of another World, or for a Renderer, of the same station and task.
+        """
         state = np.empty(mujoco.mj_stateSize(self.model, _STATE))
         mujoco.mj_getState(self.model, self._data, state, _STATE)
         return state
@@ -188,8 +198,10 @@ class World:
     # -- the truth, for tests: nothing that decides about a trial may look at it
 
     def object_pose(self, name: str) -> tuple[float, float, float, float, float]:
-        """(x, y in m, yaw in rad, z in m, upright) of an object's body frame; upright is 1 when it stands straight
-        and -1 upside down."""
+        """(x, y in m, yaw in rad, z in m, upright) of an object's body frame.
+
+        upright is 1 when it stands straight and -1 upside down.
+        """
         start = self._object(name)
         x, y, z = self._data.qpos[start:start + 3]
         rotation = np.empty(9)
@@ -236,7 +248,7 @@ def _set_state(model: mujoco.MjModel, data: mujoco.MjData, state) -> None:
 
 
 class Renderer:
-    """Draws what the station's cameras see of a world state. Needs an off-screen OpenGL: MUJOCO_GL=osmesa or egl.
+    """Draws what the station's cameras see of a world state. Needs off-screen OpenGL: osmesa or egl.
 
     Belongs to the thread that made it. Raises WorldError, naming the package to install, when there is none.
     """
@@ -267,7 +279,7 @@ class Renderer:
 
     def render_from(self, look_at, distance: float, azimuth: float, elevation: float, state: np.ndarray,
                     height: int, width: int) -> np.ndarray:
-        """Image from a free view point, for pictures and videos. m, degrees; no larger than the largest camera."""
+        """Image from a free view point (m, degrees), for pictures; no larger than the largest camera."""
         view = mujoco.MjvCamera()
         view.lookat[:] = look_at
         view.distance, view.azimuth, view.elevation = distance, azimuth, elevation
@@ -315,5 +327,5 @@ def _open_gl(width: int, height: int):
             return context, backend
         except Exception as error:  # PyOpenGL raises whatever its platform module trips over
             reasons.append(f'{backend}: {error}')
-    raise WorldError('cameras cannot be rendered: no off-screen OpenGL (' + '; '.join(reasons) + '). Install it with '
-                     '"sudo apt-get install -y libosmesa6" and set MUJOCO_GL=osmesa')
+    raise WorldError('cameras cannot be rendered: no off-screen OpenGL (' + '; '.join(reasons)
+                     + '). Install it with "sudo apt-get install -y libosmesa6" and set MUJOCO_GL=osmesa')

@@ -1,4 +1,4 @@
-"""The tick loop of the simulated world: publish the state, wait for its command, step, keep the pace. No ROS."""
+"""The tick loop of the simulated world: publish the state, wait for its command, step, keep the pace."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from enpire_bringup.world import World
 IDLE_AFTER = 1.0          # s of world time without a changed command
 ANSWER_MARGIN = 0.25      # s on top of step_timeout: the controller's own bound has to pass first
 START_PATIENCE = 10.0     # s of wall time that the first command may take before somebody should know
-MAX_LAG = 0.1             # s behind the wall clock before the pace starts afresh instead of rushing to catch up
+MAX_LAG = 0.1             # s behind the wall clock before the pace starts afresh and does not rush
 
 
 class CommandError(ValueError):
@@ -38,8 +38,9 @@ def read_command(station: Station, names: Sequence[str], positions: Sequence[flo
     leaves the limit as it is. Raises CommandError naming the joint.
     """
     if len(names) != len(positions) or any(len(v) not in (0, len(names)) for v in (velocities, efforts)):
-        raise CommandError(f'joint command with {len(names)} names, {len(positions)} positions, {len(velocities)} '
-                           f'velocities and {len(efforts)} efforts; expected as many of each, or none')
+        raise CommandError(
+            f'joint command with {len(names)} names, {len(positions)} positions, {len(velocities)} velocities '
+            f'and {len(efforts)} efforts; expected as many of each, or none')
     known = set(station.joints)
     for i, name in enumerate(names):
         if name not in known:
@@ -48,7 +49,8 @@ def read_command(station: Station, names: Sequence[str], positions: Sequence[flo
         if not math.isfinite(positions[i]):
             raise CommandError(f'joint command of {positions[i]} for {name}; expected a finite position')
         if len(velocities) and not math.isfinite(velocities[i]):
-            raise CommandError(f'joint command with velocity {velocities[i]} for {name}; expected a finite one')
+            raise CommandError(
+                f'joint command with velocity {velocities[i]} for {name}; expected a finite one')
     grippers = {arm.gripper.joint for arm in station.arms.values()}
     return Command(
         positions={name: float(p) for name, p in zip(names, positions)},
@@ -99,7 +101,7 @@ class WorldLoop:
             self._thread.join(timeout=1.0)
 
     def command(self, stamp_ns: int, command: Command | None) -> None:
-        """The answer to the state of `stamp_ns`; None: an answer that says nothing usable, so the last one holds."""
+        """The answer to the state of `stamp_ns`; None: it says nothing usable, so the last one holds."""
         with self._condition:
             # A stamp from the future answers the present and nothing more: the world has to wait again.
             self._answered = max(self._answered, min(stamp_ns, self._world.stamp_ns))
@@ -141,7 +143,8 @@ class WorldLoop:
                         present = self._commands > before
                         started = None if present else started
                     if self._restarts == restarts and not self._stopping:
-                        self._world.step(self._command.positions, self._command.efforts, self._command.velocities)
+                        command = self._command
+                        self._world.step(command.positions, command.efforts, command.velocities)
         except Exception as error:
             if not self._stopping:
                 self._failed(error)
@@ -158,8 +161,8 @@ class WorldLoop:
         return done
 
     def _warn_of_silence(self, waited: float) -> None:
-        self._warn(f'no joint command for the state of {self._world.stamp_ns * 1e-9:.2f} s within {waited:.2f} s; the '
-                   'world goes on with the last one, at the pace of the wall clock. '
+        self._warn(f'no joint command for the state of {self._world.stamp_ns * 1e-9:.2f} s within {waited:.2f} '
+                   's; the world goes on with the last one, at the pace of the wall clock. '
                    'Is the trajectory controller running?')
 
     def _keep_pace(self, restarts: int) -> None:

@@ -51,7 +51,8 @@ def _attach(spec: mujoco.MjSpec, arm: Arm) -> None:
     robot = _read(arm.model)
     roots = robot.worldbody.bodies
     if len(roots) != 1:
-        raise ConfigurationError(f'{arm.model}: has {len(roots)} bodies in its world body; expected the arm alone')
+        raise ConfigurationError(
+            f'{arm.model}: has {len(roots)} bodies in its world body; expected the arm alone')
     frame = spec.worldbody.add_frame(pos=arm.base_xyz, quat=quaternion_from_rpy(arm.base_rpy))
     frame.attach_body(roots[0], arm.prefix, '')
 
@@ -59,8 +60,9 @@ def _attach(spec: mujoco.MjSpec, arm: Arm) -> None:
 def _add_camera(spec: mujoco.MjSpec, camera: Camera, station: Station) -> None:
     parent = spec.worldbody if camera.parent == 'world' else spec.body(camera.parent)
     if parent is None:
-        raise ConfigurationError(f"{station.file}: cameras.{camera.name}.parent is '{camera.parent}'; expected "
-                                 'world or a link: ' + ', '.join(b.name for b in spec.bodies if b.name))
+        raise ConfigurationError(
+            f"{station.file}: cameras.{camera.name}.parent is '{camera.parent}'; expected world or a link: "
+            + ', '.join(body.name for body in spec.bodies if body.name))
     pose = optical_pose(camera)
     # MuJoCo's camera looks along -z with y up; the optical frame looks along z with y down.
     rotation = pose[:3, :3] @ np.diag([1.0, -1.0, -1.0])
@@ -97,8 +99,8 @@ def _check_names(model: mujoco.MjModel, station: Station, task: Task) -> None:
             for what, names in (('joint', joints), ('actuator', actuators)):
                 if joint not in names:
                     raise ConfigurationError(
-                        f"{station.file}: arms.{arm.name} names the joint '{joint}', but {arm.model} gives no such "
-                        f'{what}; it gives ' + ', '.join(n for n in names if n.startswith(arm.prefix)))
+                        f"{station.file}: arms.{arm.name} names the joint '{joint}', but {arm.model} has no "
+                        f'such {what}; it has ' + ', '.join(n for n in names if n.startswith(arm.prefix)))
         if arm.base_frame not in bodies:
             raise ConfigurationError(f"{station.file}: arms.{arm.name}.base_frame is '{arm.base_frame}'; "
                                      f'no such body in {arm.model}')
@@ -111,4 +113,5 @@ def _check_names(model: mujoco.MjModel, station: Station, task: Task) -> None:
                                      f'no such body in {task.scene}')
         body = model.body(item.body)
         if body.jntnum[0] != 1 or model.jnt_type[body.jntadr[0]] != mujoco.mjtJoint.mjJNT_FREE:
-            raise ConfigurationError(f"{task.scene}: the body '{item.body}' of objects.{item.name} needs one free joint")
+            raise ConfigurationError(
+                f"{task.scene}: the body '{item.body}' of objects.{item.name} needs one free joint")

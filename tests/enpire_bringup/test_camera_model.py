@@ -47,7 +47,7 @@ def test_projected_points_are_where_the_renderer_draws_them(station, world, rend
     pixels = blue_pixels(renderer.render('top', world.state()))
     projected = PinholeCamera.from_station(station.cameras['top']).project(handle_points(*pose))
     assert len(pixels) > 50
-    # A pixel is drawn when its centre is inside: so the drawn box ends up to half a pixel before the true one.
+    # A pixel is drawn when its center is inside: the drawn box ends up to a pixel before the true one.
     assert pixels.min(axis=0) == pytest.approx(projected.min(axis=0), abs=1.0)
     assert pixels.max(axis=0) == pytest.approx(projected.max(axis=0), abs=1.0)
     center = (pixels.min(axis=0) + pixels.max(axis=0)) / 2
@@ -89,14 +89,15 @@ def test_a_second_renderer_does_not_disturb_the_first(station, task, world):
 def test_back_projection_undoes_projection(station):
     camera = PinholeCamera.from_station(station.cameras['top'])
     points = np.random.default_rng(0).uniform((0.1, -0.3, 0.03), (0.5, 0.3, 0.03), (50, 3))
-    assert camera.back_project_to_plane(camera.project(points), 0.03) == pytest.approx(points[:, :2], abs=1e-9)
+    again = camera.back_project_to_plane(camera.project(points), 0.03)
+    assert again == pytest.approx(points[:, :2], abs=1e-9)
 
 
 def test_rays_that_miss_and_points_behind_give_nan(station):
     camera = PinholeCamera.from_station(station.cameras['top'])
     behind = camera.pose[:3, 3] - camera.pose[:3, 2]
     assert np.isnan(camera.project([behind])).all()
-    assert np.isnan(camera.back_project_to_plane([[camera.cx, camera.cy]], 5.0)).all(), 'a plane above the camera'
+    assert np.isnan(camera.back_project_to_plane([[camera.cx, camera.cy]], 5.0)).all(), 'above the camera'
 
 
 def test_camera_info_carries_the_whole_camera(station):
@@ -155,7 +156,7 @@ def test_images_have_the_size_of_the_station_file_or_its_override(station, task,
 def test_an_unknown_camera_or_a_missing_opengl_is_said(station, task, world, renderer, monkeypatch):
     with pytest.raises(WorldError, match="no camera 'side'; known: top, left_wrist, right_wrist"):
         renderer.render('side', world.state())
-    monkeypatch.setattr('enpire_bringup.world._CONTEXTS', {'osmesa': 'no_such_module', 'egl': 'no_such_module'})
+    monkeypatch.setattr('enpire_bringup.world._CONTEXTS', {'osmesa': 'no_module', 'egl': 'no_module'})
     monkeypatch.delenv('MUJOCO_GL', raising=False)
     with pytest.raises(WorldError, match='no off-screen OpenGL .* apt-get install -y libosmesa6'):
         Renderer(station, task)

@@ -19,7 +19,7 @@ AXES = [(0, 0, 1), (0, 1, 0), (0, -1, 0), (0, -1, 0), (0, 0, -1), (1, 0, 0)]
 LIMITS = [(-2.618, 3.142), (0, 3.665), (0, 3.142), (-1.693, 1.571), (-1.571, 1.571), (-2.094, 2.094)]
 TORQUES = [28, 28, 28, 10, 10, 10]
 MASSES = [0.874, 0.101, 1.469, 0.983, 0.462, 0.403, 0.553]
-CENTRES = [(0.007, 0.002, 0.091), (-0.109, 0.001, 0.114), (-0.109, -0.001, 0.169), (0.059, 0.001, 0.229),
+CENTERS = [(0.007, 0.002, 0.091), (-0.109, 0.001, 0.114), (-0.109, -0.001, 0.169), (0.059, 0.001, 0.229),
            (0.076, 0, 0.176), (0.140, 0, 0.174)]
 
 
@@ -68,14 +68,15 @@ def test_mjcf_has_the_published_anchors_axes_limits_and_masses(station, world):
             assert data.joint(joint).xaxis == pytest.approx(AXES[i], abs=1e-9)
             assert tuple(model.joint(joint).range) == LIMITS[i]
             assert tuple(model.jnt_actfrcrange[model.joint(joint).id]) == (-TORQUES[i], TORQUES[i])
-            assert data.body(f'{arm.prefix}link{i + 1}').xipos - base == pytest.approx(CENTRES[i], abs=1e-6)
+            assert data.body(f'{arm.prefix}link{i + 1}').xipos - base == pytest.approx(CENTERS[i], abs=1e-6)
         bodies = [arm.base_frame, *(f'{arm.prefix}link{i}' for i in range(1, 7))]
         assert [model.body(name).mass[0] for name in bodies] == pytest.approx(MASSES)
         assert data.site(arm.tcp_frame).xpos - base == pytest.approx((0.2552, 0, 0.1734), abs=1e-6)
 
 
 def test_home_puts_the_tcp_where_the_arm_is_known_to_be(station, urdf):
-    positions = {joint: value for arm in station.arms.values() for joint, value in zip(arm.joints, arm.named['home'])}
+    positions = {joint: value for arm in station.arms.values()
+                 for joint, value in zip(arm.joints, arm.named['home'])}
     pose = LinkTransforms(urdf).pose('left_tcp', positions)
     assert pose[:3, 3] == pytest.approx((0.387, 0.0, 0.402), abs=1e-3)
     assert pose[:3, :3] == pytest.approx(np.eye(3), abs=1e-3)

@@ -132,7 +132,7 @@ def test_before_the_first_command_the_world_waits_for_nobody_and_in_the_end_says
         assert len(run.warnings) == 1
 
 
-def test_when_the_controller_falls_silent_the_world_says_so_once_and_goes_on_at_the_wall_clocks_pace(monkeypatch):
+def test_when_the_controller_falls_silent_the_world_says_so_once_and_keeps_the_wall_clocks_pace(monkeypatch):
     monkeypatch.setattr(world_loop, 'ANSWER_MARGIN', 0.0)
     with Run(CountingWorld(step_timeout=0.1), answer_once) as run:
         run.until(lambda: run.warnings)
@@ -213,10 +213,10 @@ def test_stop_does_not_wait_for_the_command():
 
 
 def test_a_command_is_read_by_joint_name(station):
-    command = read_command(station, ['left_joint1', 'left_finger_joint', 'right_finger_joint'], [0.1, 0.02, 0.03],
-                           [0.5, 0.0, 0.0], [9.0, 12.0, math.nan])
+    command = read_command(station, ['left_joint1', 'left_finger_joint', 'right_finger_joint'],
+                           [0.1, 0.02, 0.03], [0.5, 0.0, 0.0], [9.0, 12.0, math.nan])
     assert command.positions == {'left_joint1': 0.1, 'left_finger_joint': 0.02, 'right_finger_joint': 0.03}
-    assert command.efforts == {'left_finger_joint': 12.0}, 'only a finger has a force limit, and only a finite one'
+    assert command.efforts == {'left_finger_joint': 12.0}, 'only fingers have a force limit'
     assert command.velocities['left_joint1'] == 0.5
 
 

@@ -16,7 +16,8 @@ def changed_arm(station, **values):
 
 
 def changed_camera(station, **values):
-    return dataclasses.replace(station, cameras={'top': dataclasses.replace(station.cameras['top'], **values)})
+    top = dataclasses.replace(station.cameras['top'], **values)
+    return dataclasses.replace(station, cameras={'top': top})
 
 
 def test_every_joint_frame_and_camera_of_the_station_is_in_the_model(station, task):
@@ -46,17 +47,20 @@ def test_what_perception_looks_for_is_the_blocks_outline(station, task):
         assert {tuple(point) for point in item.outline} <= corners
         assert faces[0].pos[2] + faces[0].size[2] == pytest.approx(item.face_height)
         assert model.body(item.body).mass[0] == pytest.approx(0.25)
-        assert model.body(item.body).ipos[:2] == pytest.approx((0, 0), abs=1e-4), 'the origin is the centre of mass'
+        assert model.body(item.body).ipos[:2] == pytest.approx((0, 0), abs=1e-4), 'origin = center of mass'
 
 
 @pytest.mark.parametrize('change, message', [
     (lambda s: changed_arm(s, joints=('left_joint1', 'left_elbow')),
-     r"arms.left names the joint 'left_elbow', but .*yam.xml gives no such joint; it gives left_joint1"),
-    (lambda s: changed_arm(s, tcp_frame='left_tool'), r"arms.left.tcp_frame is 'left_tool'; no such site in .*yam.xml"),
+     r"arms.left names the joint 'left_elbow', but .*yam.xml has no such joint; it has left_joint1"),
+    (lambda s: changed_arm(s, tcp_frame='left_tool'),
+     r"arms.left.tcp_frame is 'left_tool'; no such site in .*yam.xml"),
     (lambda s: changed_arm(s, base_frame='left_foot'), r"arms.left.base_frame is 'left_foot'; no such body"),
-    (lambda s: changed_camera(s, parent='left_wrist'), r"cameras.top.parent is 'left_wrist'; expected world or a link"),
+    (lambda s: changed_camera(s, parent='left_wrist'),
+     r"cameras.top.parent is 'left_wrist'; expected world or a link"),
     (lambda s: changed_camera(s, look_at=s.cameras['top'].position), 'camera top: look_at .* must differ'),
-    (lambda s: changed_camera(s, up=(-0.38, 0.10, -0.50)), 'camera top: .* up .* must not point along the view'),
+    (lambda s: changed_camera(s, up=(-0.38, 0.10, -0.50)),
+     'camera top: .* up .* must not point along the view'),
 ])
 def test_a_station_that_does_not_fit_is_named(station, task, change, message):
     with pytest.raises(ConfigurationError, match=message):
