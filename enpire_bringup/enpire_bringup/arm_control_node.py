@@ -35,7 +35,7 @@ from enpire_bringup.station_node import LATCHED_QOS, LATEST_QOS, STATE_QOS, Stat
 from enpire_bringup.trajectory import JointTrajectory
 
 PATH_TOLERANCE = 0.3       # rad off the path at which the arm must be blocked
-GOAL_TOLERANCE = 0.015     # rad
+GOAL_TOLERANCE = 0.012     # rad
 STOPPED_VELOCITY = 0.03    # rad/s
 GOAL_TIME_TOLERANCE = 1.5  # s
 STATE_TIMEOUT = 5.0        # s of wall time without joint states before the guard says so

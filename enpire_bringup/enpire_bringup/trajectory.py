@@ -102,27 +102,32 @@ def point_to_point(start: Sequence[float], goal: Sequence[float], max_velocity: 
         raise ValueError(f'cannot plan from {start.tolist()} to {goal.tolist()}: not all numbers are finite')
     if np.abs(goal - start).max() < 1e-6:
         return standing_still(goal)
+    solution = _time_optimal(start, goal, max_velocity, max_acceleration)
+    times = _sample_times(solution.duration)
+    samples = [solution.at_time(float(t)) for t in times]
+    return JointTrajectory(times, np.array([s[0] for s in samples]), np.array([s[1] for s in samples]))
+
+
+def _time_optimal(start, goal, max_velocity, max_acceleration) -> ruckig.Trajectory:
     n = len(start)
     problem = ruckig.InputParameter(n)
-    problem.current_position, problem.target_position = start.tolist(), goal.tolist()
+    problem.current_position, problem.target_position = list(start), list(goal)
     problem.max_velocity = list(max_velocity)
     problem.max_acceleration = list(max_acceleration)
     problem.max_jerk = [a / JERK_TIME for a in max_acceleration]
     solution = ruckig.Trajectory(n)
     outcome = ruckig.Ruckig(n).calculate(problem, solution)
     if outcome not in (ruckig.Result.Working, ruckig.Result.Finished):
-        raise ValueError(f'ruckig found no trajectory from {start.tolist()} to {goal.tolist()}: {outcome}')
-    times = _sample_times(solution.duration)
-    samples = [solution.at_time(float(t)) for t in times]
-    return JointTrajectory(times, np.array([s[0] for s in samples]), np.array([s[1] for s in samples]))
+        raise ValueError(f'ruckig found no trajectory from {list(start)} to {list(goal)}: {outcome}')
+    return solution
 
 
 def along_path(waypoints: np.ndarray, max_velocity: Sequence[float],
                max_acceleration: Sequence[float]) -> JointTrajectory:
     """From rest to rest along a dense joint path, the path's geometry kept.
 
-    waypoints (m, n) rad, evenly spaced along the path. The speed along the path is a trapezoid whose height and
-    slope respect the joint limits everywhere on the path: simple, and not the fastest where a path bends a lot.
+    waypoints (m, n) rad, evenly spaced along the path. One bound on speed and one on acceleration along the path
+    respect the joint limits everywhere on it: simple, and not the fastest where a path bends a lot.
     """
     waypoints = np.asarray(waypoints, float)
     if len(waypoints) < 2 or np.abs(np.diff(waypoints, axis=0)).sum() < 1e-6:
@@ -135,29 +140,14 @@ def along_path(waypoints: np.ndarray, max_velocity: Sequence[float],
         steepest, bent = np.abs(slope).max(axis=0), np.abs(curvature).max(axis=0)
         speed = min((velocity / steepest).min(), math.sqrt((ACCELERATION_SHARE * acceleration / bent).min()))
         gain = ((1.0 - ACCELERATION_SHARE) * acceleration / steepest).min()
-    position, rate, duration = _trapezoid(speed, gain)
-    times = _sample_times(duration)
-    s, s_dot = position(times), rate(times)
+    along = _time_optimal([0.0], [1.0], [speed], [gain])
+    times = _sample_times(along.duration)
+    samples = [along.at_time(float(t)) for t in times]
+    s, s_dot = np.array([sample[0][0] for sample in samples]), np.array([sample[1][0] for sample in samples])
     positions = np.column_stack([np.interp(s, path, column) for column in waypoints.T])
     velocities = np.column_stack([np.interp(s, path, column) for column in slope.T]) * s_dot[:, None]
     velocities[0] = velocities[-1] = 0.0
     return JointTrajectory(times, positions, velocities)
-
-
-def _trapezoid(speed: float, gain: float):
-    """Position and rate as functions of time for 0 -> 1 with at most `speed` and slope `gain`, and the duration."""
-    speed = min(speed, math.sqrt(gain))
-    ramp = speed / gain
-    duration = 1.0 / speed + ramp
-
-    def rate(t):
-        return np.clip(np.minimum(gain * t, gain * (duration - t)), 0.0, speed)
-
-    def position(t):
-        left = duration - t
-        return np.where(t < ramp, 0.5 * gain * t * t,
-                        np.where(left < ramp, 1.0 - 0.5 * gain * left * left, speed * (t - 0.5 * ramp)))
-    return position, rate, duration
 
 
 def _sample_times(duration: float) -> np.ndarray:
