@@ -44,6 +44,8 @@ class World:
     def __init__(self, station: Station, task: Task):
         self.station = station
         self.task = task
+        # Warnings become errors in _advance; MuJoCo's own way is a MUJOCO_LOG.TXT in the current folder.
+        mujoco.set_mju_user_warning(lambda message: None)
         self.model = build_model(station, task)
         self._substeps = round(1.0 / (station.control_rate * PHYSICS_STEP))
         if abs(self._substeps * PHYSICS_STEP * station.control_rate - 1.0) > 1e-9:
