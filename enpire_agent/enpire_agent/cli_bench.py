@@ -44,13 +44,9 @@ def _report(line: str) -> None:
 
 
 def run_verdict(options) -> int:
-    from enpire_reward.bench_verdict import LIMIT_MS, BenchError, run
+    from enpire_reward.bench_verdict import LIMIT_MS, run
 
-    try:
-        figures = run(options.frames, station=options.station, task=options.task, report=_report)
-    except BenchError as error:
-        _report(str(error))
-        return 1
+    figures = run(options.frames, station=options.station, task=options.task, report=_report)
     print(f'{figures["frames"]} frames at {figures["frame_rate_hz"]} Hz')
     for key, title in (('latency_ms', 'frame to verdict'), ('compute_ms', 'reward program'),
                        ('jitter_ms', 'late wake-ups of this machine')):
