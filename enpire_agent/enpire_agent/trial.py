@@ -110,6 +110,9 @@ class TrialStation(Protocol):
     def go_to_start(self) -> None:
         """Close the gripper and bring its tip to where the policy starts."""
 
+    def first_step(self) -> Step:
+        """Start streaming; returns the policy's first step."""
+
     def next_step(self, after: int) -> Step:
         """The first policy step later than `after` (ns)."""
 
@@ -279,7 +282,7 @@ class Trial:
         """Policy steps until something ends them; the end is returned, a policy's failure raised."""
         station, report, space = self._station, self.report, self._task.action
         began = time.monotonic()
-        step = station.next_step(after=-1)
+        step = station.first_step()
         first, target = step.stamp, step.tip
         compute = waited = 0.0
         try:
@@ -450,13 +453,17 @@ def _is_alive(process: dict) -> bool:
         return False
 
 
-def start_corner(low, high, object_xy, inset: float = 0.01) -> list[np.ndarray]:
-    """Corners and edge centres (2,) of the action space, `inset` m inside, the farthest from the object first."""
+def edge_places(low, high, inset: float = 0.01) -> list[np.ndarray]:
+    """Corners and edge centres (2,) of the action space, `inset` m inside."""
     low, high = np.asarray(low, float) + inset, np.asarray(high, float) - inset
     middle = (low + high) / 2
-    places = [np.array([x, y]) for x in (low[0], middle[0], high[0]) for y in (low[1], middle[1], high[1])
-              if not (x == middle[0] and y == middle[1])]
-    return sorted(places, key=lambda place: -round(float(np.hypot(*(place - object_xy))), 6))
+    return [np.array([x, y]) for x in (low[0], middle[0], high[0]) for y in (low[1], middle[1], high[1])
+            if not (x == middle[0] and y == middle[1])]
+
+
+def farthest_place(places, object_xy) -> np.ndarray:
+    """The place farthest from the object; the first of those that are equally far."""
+    return max(places, key=lambda place: round(float(np.hypot(*(place - object_xy))), 6))
 
 
 def _now() -> str:

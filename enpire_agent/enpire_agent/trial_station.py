@@ -20,11 +20,12 @@ from sensor_msgs.msg import Image, JointState
 from std_srvs.srv import Trigger
 
 from enpire_agent.trial import ABORTED, RESET_FAILED, SAFETY_STOP, Check, Judgement, ResetReport, Step, TrialEnd
-from enpire_agent.trial import start_corner
+from enpire_agent.trial import edge_places, farthest_place
 from enpire_agent.trial_record import EpisodeRecorder
 from enpire_bringup.actions import RemoteCallCancelled, RemoteCallError, call_action, call_service
 from enpire_bringup.image_messages import ImageMessageError, read_image
-from enpire_bringup.kinematics import ArmKinematics, quaternion_of, tool_down
+from enpire_bringup.configuration import ConfigurationError
+from enpire_bringup.kinematics import ArmKinematics, UnreachableError, quaternion_of, tool_down
 from enpire_bringup.station_node import IMAGE_QOS, LATCHED_QOS, LATEST_QOS, STATE_QOS, StationNode
 from enpire_msgs.action import MoveArm, Reset
 from enpire_msgs.msg import ObjectPose, Verdict
@@ -41,7 +42,9 @@ VIEW_WAIT_LOCKSTEP = 0.7     # for the view of one step; then the step goes on w
 VIEW_WAIT_REAL_TIME = 0.004
 LOOK_BOUND = 8.0             # for a verdict with a clear view
 
+STEPS_TO_BE_IN_STEP = 3      # consecutive policy steps answered in time before the policy starts
 CLEARANCE = 0.10             # m above the policy's height for moves to and from its start
+PULL_BACK = 0.04             # m towards the arm's base while it rises
 CLOSING_FORCE = 15.0         # N
 SETTLED_LOOK = 0.6           # s of ROS time after the retreat until "not yet" is believed: the object must lie still
 
@@ -71,6 +74,7 @@ class RosTrialStation:
         self._kinematics = ArmKinematics(node.station, self._arm.name)
         self.lockstep = node.station.backend == 'sim' and node.station.real_time_factor == 0
         self._objects = tuple(name for name in node.task.observation if name in node.task.objects)
+        self._start_places = self._reachable_places()
         camera = node.station.cameras[node.task.objects[node.task.goal.object].camera]
         self._camera = camera
         self._tick = SECOND / node.station.control_rate
@@ -82,7 +86,7 @@ class RosTrialStation:
         self._closing = False
         self._last_stamp = -1
         self._state_heard = time.monotonic()
-        self._view_heard = time.monotonic()
+        self._view_heard: dict[str, float] = {}     # object or 'verdict' -> wall time of its newest message
         self._steps: deque = deque(maxlen=64)       # (stamp, positions) of the policy steps
         self._joint_order: list[int] | None = None
         self._poses: dict[str, deque] = {name: deque(maxlen=32) for name in self._objects}
@@ -111,7 +115,8 @@ class RosTrialStation:
             for poses in self._poses.values():
                 poses.clear()
             self._active = True
-            self._state_heard = self._view_heard = time.monotonic()
+            self._state_heard = time.monotonic()
+            self._view_heard = dict.fromkeys((*self._objects, 'verdict'), self._state_heard)
         if self.guard_fault:
             # The fault of an earlier motion, which its own trial has recorded; a new one comes at the first move.
             self._node.get_logger().warning(f'clearing the guard before a trial: {self.guard_fault}')
@@ -164,19 +169,33 @@ class RosTrialStation:
         command.command.max_effort = min(CLOSING_FORCE, self._arm.gripper.max_effort)
         self._call(lambda: call_action(self._node, self._gripper_client, command, timeout=GRIPPER_BOUND,
                                        cancelled=self._is_stopped), RESET_FAILED)
-        space = self._task.action
-        reasons = []
-        for place in start_corner(space.low, space.high, self._object_position())[:3]:
-            x, y = place
-            try:
-                self._move(self._tip_goal(MoveArm.Goal.POSE, x, y, space.height + CLEARANCE))
-                self._move(self._tip_goal(MoveArm.Goal.LINEAR, x, y, space.height))
-                return
-            except TrialEnd as end:
-                if end.outcome != RESET_FAILED:
-                    raise
-                reasons.append(end.reason)
-        raise TrialEnd(RESET_FAILED, f'the gripper could not be brought to a start: {reasons[0]}')
+        height = self._task.action.height
+        x, y = farthest_place(self._start_places, self._object_position())
+        self._move(self._tip_goal(MoveArm.Goal.POSE, x, y, height + CLEARANCE))
+        self._move(self._tip_goal(MoveArm.Goal.LINEAR, x, y, height))
+
+    def first_step(self) -> Step:
+        """Hold the tip until the world keeps step with the answers.
+
+        Before the first target nobody waits for one: a lockstep world has gone on by the time the answer is there.
+        """
+        target, after, in_step = self._tip_now(), self._last_stamp, 0
+        deadline = time.monotonic() + STATE_SILENCE
+        rate = self._task.policy.rate
+        while in_step < STEPS_TO_BE_IN_STEP:
+            stamp, _ = self._wait_for_state(after, newest=True)
+            in_step = in_step + 1 if step_number(stamp, rate) == step_number(after, rate) + 1 else 0
+            self.command(stamp, target)
+            after = stamp
+            if time.monotonic() > deadline:
+                raise TrialEnd(ABORTED, f'the station did not keep step with the policy within {STATE_SILENCE:g} s')
+        while self.guard_fault and time.monotonic() < deadline:
+            # The first targets were late, as said; the next ones are not, and the guard lets go again.
+            time.sleep(0.005)
+            stamp, _ = self._wait_for_state(after, newest=True)
+            self.command(stamp, target)
+            after = stamp
+        return self.next_step(after)
 
     def next_step(self, after: int) -> Step:
         stamp, positions = self._wait_for_state(after)
@@ -211,7 +230,10 @@ class RosTrialStation:
     def retreat(self) -> int:
         if self._closing:
             raise TrialEnd(ABORTED, 'the trial runner was stopped')
-        x, y = self._tip_now()
+        # Up and a little back: at the far edge of the action space the arm cannot rise straight.
+        base = np.array(self._arm.base_xyz[:2])
+        way = self._tip_now() - base
+        x, y = base + way * max(0.0, 1.0 - PULL_BACK / float(np.hypot(*way)))
         up = self._tip_goal(MoveArm.Goal.LINEAR, x, y, self._task.action.height + CLEARANCE)
         home = MoveArm.Goal(arm=self._arm.name, mode=MoveArm.Goal.NAMED, named='home')
         try:
@@ -239,11 +261,13 @@ class RosTrialStation:
 
     # --- waiting ---
 
-    def _wait_for_state(self, after: int) -> tuple[int, list[float]]:
+    def _wait_for_state(self, after: int, newest: bool = False) -> tuple[int, list[float]]:
+        """The state of the first policy step after a stamp; where the world does not wait, of the newest."""
+        newest = newest or not self.lockstep
         with self._news:
             while True:
-                for stamp, positions in self._steps:
-                    if stamp > after and (self.lockstep or stamp == self._steps[-1][0]):
+                for stamp, positions in (reversed(self._steps) if newest else self._steps):
+                    if stamp > after:
                         return stamp, positions
                 self._raise_if_closing()
                 silent = time.monotonic() - self._state_heard
@@ -259,25 +283,19 @@ class RosTrialStation:
             while not self._view_is_there(wanted):
                 self._raise_if_closing()
                 now = time.monotonic()
-                if now - self._view_heard > VIEW_SILENCE:
-                    raise TrialEnd(ABORTED, f'no object pose and verdict for {now - self._view_heard:.1f} s: '
-                                            f'{self._missing_view(wanted)} is silent; is the {self._camera.name} '
-                                            f'camera working?')
+                quiet = min(self._view_heard, key=self._view_heard.get)
+                if now - self._view_heard[quiet] > VIEW_SILENCE:
+                    topic = quiet if quiet == 'verdict' else f'object_poses ({quiet})'
+                    raise TrialEnd(ABORTED, f'{topic} is silent for {now - self._view_heard[quiet]:.1f} s; is the '
+                                            f'{self._camera.name} camera working?')
                 if now >= deadline:
                     return
                 self._news.wait(max(0.001, min(0.1, deadline - now)))
-            self._view_heard = time.monotonic()
 
     def _view_is_there(self, wanted: int) -> bool:
         rate = self._camera.rate
         return (all(poses and step_number(poses[-1][0], rate) >= wanted for poses in self._poses.values())
                 and bool(self._verdicts) and step_number(self._verdicts[-1].stamp, rate) >= wanted)
-
-    def _missing_view(self, wanted: int) -> str:
-        for name, poses in self._poses.items():
-            if not poses or step_number(poses[-1][0], self._camera.rate) < wanted:
-                return f'object_poses ({name})'
-        return 'verdict'
 
     def _raise_if_closing(self) -> None:
         if self._closing:
@@ -297,13 +315,34 @@ class RosTrialStation:
                 raise TrialEnd(SAFETY_STOP, self.guard_fault)
             raise TrialEnd(RESET_FAILED, result.message)
 
+    def _reachable_places(self) -> list[np.ndarray]:
+        """Places (2,) at the edge of the action space where the policy can start with the tool pointing down."""
+        space, home = self._task.action, self._arm.named['home']
+        margin = self._station.safety.joint_margin
+        reachable = []
+        for x, y in edge_places(space.low, space.high):
+            try:
+                for z in (space.height, space.height + CLEARANCE):
+                    self._kinematics.ik(self._tool_down(x, y, z), home, margin=margin)
+                reachable.append(np.array([x, y]))
+            except UnreachableError:
+                continue
+        if not reachable:
+            raise ConfigurationError(
+                f'{self._task.file}: action.low {list(space.low)} and action.high {list(space.high)} (m): the '
+                f'{self._arm.name} arm reaches no corner and no edge of that with its tool pointing down')
+        return reachable
+
+    def _tool_down(self, x: float, y: float, z: float) -> np.ndarray:
+        """Pose (4, 4) of the tool pointing down, turned with the arm, so that the wrist stays mid-range."""
+        base = self._arm.base_xyz
+        return tool_down(x, y, z, math.atan2(y - base[1], x - base[0]))
+
     def _tip_goal(self, mode: int, x: float, y: float, z: float) -> MoveArm.Goal:
         return MoveArm.Goal(arm=self._arm.name, mode=mode, pose=self._tip_pose(x, y, z))
 
     def _tip_pose(self, x: float, y: float, z: float) -> PoseStamped:
-        """The tool pointing down at a tip position; turned with the arm, so that the wrist stays mid-range."""
-        base = self._arm.base_xyz
-        pose = tool_down(x, y, z, math.atan2(y - base[1], x - base[0]))
+        pose = self._tool_down(x, y, z)
         message = PoseStamped()
         message.header.frame_id = 'world'
         position, orientation = message.pose.position, message.pose.orientation
@@ -370,6 +409,7 @@ class RosTrialStation:
             q, p = message.pose.pose.orientation, message.pose.pose.position
             yaw = math.atan2(2 * (q.w * q.z + q.x * q.y), 1 - 2 * (q.y * q.y + q.z * q.z))
             with self._news:
+                self._view_heard[message.object_id] = time.monotonic()
                 poses.append((stamp, np.array([p.x, p.y, yaw]), message.visible))
                 self._news.notify_all()
         self._record('object_poses', 'enpire_msgs/msg/ObjectPose', data, stamp)
@@ -379,6 +419,7 @@ class RosTrialStation:
             return
         judgement = judgement_of(deserialize_message(data, Verdict))
         with self._news:
+            self._view_heard['verdict'] = time.monotonic()
             self._verdicts.append(judgement)
             self._news.notify_all()
         self._record('verdict', 'enpire_msgs/msg/Verdict', data, judgement.stamp)

@@ -154,6 +154,9 @@ class TrajectoryController(StationNode):
             with self._lock:
                 arm.follow(self._motion.now, stamp.sec * SECOND + stamp.nanosec, points, goal)
                 arm.streamed_at = None
+                # The stream has ended: a policy step that waits for its next trajectory waits in vain.
+                if self._answer_due is not None and not self._motion.awaits(self._motion.now):
+                    self._answer()
         except InvalidTrajectory as error:
             raise GoalAborted(_result(error.outcome, f'{name}: {error}')) from error
         while not goal.finished.wait(FEEDBACK_PERIOD):

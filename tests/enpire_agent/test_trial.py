@@ -10,7 +10,7 @@ import pytest
 from enpire_agent.ledger import Ledger
 from enpire_agent.policy_session import next_target, read_action
 from enpire_agent.trial import (ABORTED, Check, Judgement, ResetReport, Step, Trial, TrialEnd, close_abandoned_trials,
-                                make_request, start_corner)
+                                edge_places, farthest_place, make_request)
 from enpire_bringup.paths import share_directory
 from enpire_bringup.task import load_task
 
@@ -58,6 +58,9 @@ class FakeStation:
 
     def go_to_start(self):
         pass
+
+    def first_step(self):
+        return self.next_step(-1)
 
     def next_step(self, after):
         self.stamp += PERIOD
@@ -328,5 +331,6 @@ def test_actions_are_clipped_to_the_action_space_and_step(task):
 
 
 def test_the_start_is_the_free_place_farthest_from_the_object():
-    places = start_corner((0.0, 0.0), (1.0, 1.0), np.array([0.1, 0.1]), inset=0.0)
-    assert places[0].tolist() == [1.0, 1.0] and len(places) == 8
+    places = edge_places((0.0, 0.0), (1.0, 1.0), inset=0.0)
+    assert len(places) == 8
+    assert farthest_place(places, np.array([0.1, 0.1])).tolist() == [1.0, 1.0]
