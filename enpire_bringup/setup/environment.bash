@@ -3,11 +3,26 @@
 enpire_root=$1
 shift
 
+enpire_ros() {
+    # The setup.bash of the ROS 2 installation to use: the sourced one, else the one used before; empty: wheels.
+    local prefix prefixes last=
+    if [ -n "${ROS_DISTRO:-}" ]; then
+        IFS=: read -ra prefixes <<< "${AMENT_PREFIX_PATH:-}"
+        for prefix in "${prefixes[@]}"; do
+            [ -f "$prefix/setup.bash" ] && last=$prefix/setup.bash
+        done
+    elif [ -f "$enpire_root/.venv/enpire_ros" ]; then
+        last=$(< "$enpire_root/.venv/enpire_ros")
+        [ -f "$last" ] || last=
+    fi
+    echo "$last"
+}
+
 enpire_fingerprint() {
     # Everything that the set-up reads; file names count too, so that a new message or launch file is noticed.
     (
         cd "$enpire_root"
-        echo "$enpire_root"
+        echo "$enpire_root $enpire_ros_setup"
         find enpire_bringup/{launch/,config,description,rviz,tasks} -type f -not -name '*.pyc' 2>/dev/null | LC_ALL=C sort
         find apt.txt constraints.txt requirements*.txt colcon.meta enpire_msgs enpire_bringup/{setup,wheel_interfaces} \
             enpire_*/{setup.py,setup.cfg,package.xml} -type f -not -name '*.pyc' -print0 2>/dev/null |
@@ -16,10 +31,10 @@ enpire_fingerprint() {
 }
 
 enpire_python() {
-    # The first Python that the wheels exist for; with a sourced ROS 2 the one that it belongs to. Of a virtual
-    # environment that is active the Python it was made from.
+    # The Python of the ROS 2 installation, else the first one that the wheels exist for. Of a virtual environment
+    # that is active the Python it was made from.
     local name executable='import sys; print(getattr(sys, "_base_executable", sys.executable))'
-    if [ -n "${ROS_DISTRO:-}" ] && python3 -c 'import rclpy' 2>/dev/null; then
+    if [ -n "$enpire_ros_setup" ] && python3 -c 'import rclpy' 2>/dev/null; then
         python3 -c "$executable"
         return
     fi
@@ -35,13 +50,19 @@ enpire_python() {
     return 1
 }
 
+enpire_ros_setup=$(enpire_ros)
 enpire_current=$(enpire_fingerprint)
 if [ "$enpire_current" != "$(cat "$enpire_root/.venv/enpire_fingerprint" 2>/dev/null)" ]; then
+    if [ -n "$enpire_ros_setup" ] && [ -z "${ROS_DISTRO:-}" ]; then
+        set +u
+        source "$enpire_ros_setup"
+        set -u
+    fi
     enpire_base=$(enpire_python) || exit 2
     # exec: the set-up is this very process, so that Ctrl-C or kill ends all of it.
     exec "$enpire_base" "$enpire_root/enpire_bringup/setup/set_up.py" --root "$enpire_root" \
-        --fingerprint "$enpire_current" -- "$@"
+        --fingerprint "$enpire_current" --ros "$enpire_ros_setup" -- "$@"
 fi
 source "$enpire_root/.venv/enpire_environment.bash"
-unset -f enpire_fingerprint enpire_python
-unset enpire_current
+unset -f enpire_ros enpire_fingerprint enpire_python
+unset enpire_current enpire_ros_setup

@@ -3,7 +3,7 @@
 Started by `./enpire` and `make` when something that it depends on has changed (`environment.bash` decides); it can be
 interrupted at any moment and goes on where it was. Uses the standard library only, as nothing is installed yet.
 
-    set_up.py --root FOLDER --fingerprint HEX [-- COMMAND ...]     # becomes COMMAND when all is set up
+    set_up.py --root FOLDER --fingerprint HEX [--ros FILE] [-- COMMAND ...]     # becomes COMMAND when all is set up
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ class SetUpError(Exception):
 class SetUp:
     """One checkout's set-up. Every step leaves a stamp of what it was made from and is skipped while that holds."""
 
-    def __init__(self, root: Path):
+    def __init__(self, root: Path, ros_setup: str):
         self.root = root
         self.venv = root / '.venv'
         self.stamps = self.venv / 'enpire_stamps'
         self.log = self.venv / 'enpire_log'
-        self.ros_setup = _sourced_ros()
+        self.ros_setup = ros_setup if ros_setup and _has_rclpy() else ''
 
     @property
     def python(self) -> Path:
@@ -50,6 +50,8 @@ class SetUp:
 
     def run(self, fingerprint: str) -> None:
         with _only_one(self.root):
+            if self._fingerprint() == fingerprint:      # another set-up did it while this one waited
+                return
             started = time.monotonic()
             say(f'setting up in {self.root} (the first time takes a few minutes)')
             self.system_packages()
@@ -58,11 +60,16 @@ class SetUp:
             self.interfaces()
             self.own_packages()
             self.environment_file()
+            (self.venv / 'enpire_ros').write_text(self.ros_setup)
             (self.venv / 'enpire_fingerprint').write_text(fingerprint + '\n')
             say(f'set up in {time.monotonic() - started:.0f} s')
 
+    def _fingerprint(self) -> str:
+        file = self.venv / 'enpire_fingerprint'
+        return file.read_text().strip() if file.exists() else ''
+
     def system_packages(self) -> None:
-        missing = missing_system_packages(self.root / 'apt.txt', own_python=self.ros_setup is None)
+        missing = missing_system_packages(self.root / 'apt.txt')
         if not missing:
             return
         if not shutil.which('apt-get'):
@@ -96,17 +103,17 @@ class SetUp:
 
     def python_packages(self) -> None:
         files = [self.root / name for name in ('requirements.txt', 'requirements-build.txt')]
-        if self.ros_setup is None:
+        if not self.ros_setup:
             files.append(self.root / 'requirements-ros.txt')
         made_from = _digest([*files, self.root / 'constraints.txt'])
         if self._is_current('pip', made_from):
             return
         arguments = [part for file in files for part in ('-r', str(file))]
-        run('installing the Python packages' + (' and ROS 2' if self.ros_setup is None else ''),
+        run('installing the Python packages' + (' and ROS 2' if not self.ros_setup else ''),
             [str(self.python), '-m', 'pip', 'install', '--no-input', '--disable-pip-version-check',
              '--progress-bar', 'off', '-c', str(self.root / 'constraints.txt'), *arguments],
             self.log / 'pip.log', interesting=re.compile(r'^(?:Collecting|Downloading|Installing) '))
-        if self.ros_setup is None:
+        if not self.ros_setup:
             _correct_wheel_paths(self.venv, self.python)
         self._done('pip', made_from)
 
@@ -150,7 +157,7 @@ class SetUp:
             added = self._own_entries(name) + added
             if added:
                 lines.append(f'export {name}={shlex.quote(":".join(added))}${{{name}:+:${name}}}')
-        if self.ros_setup is None:
+        if not self.ros_setup:
             # Without these two, the wheels' start-up file executes every Python a second time.
             lines.append('export _ROS_WHEELS_BOOTSTRAP_COMPLETE=1')
         lines.append(f'export MUJOCO_GL=${{MUJOCO_GL:-{_renderer()}}}')
@@ -161,7 +168,7 @@ class SetUp:
 
     def _own_entries(self, name: str) -> list[str]:
         entries = {'PATH': [self.venv / 'bin'], 'PYTHONPATH': [self.root / package for package in PACKAGES]}
-        if self.ros_setup is None:
+        if not self.ros_setup:
             site = Path(subprocess.run([str(self.python), '-c', 'import sysconfig; print(sysconfig.get_path("purelib"))'],
                                        check=True, capture_output=True, text=True).stdout.strip())
             entries['AMENT_PREFIX_PATH'] = entries['CMAKE_PREFIX_PATH'] = [self.venv]
@@ -169,7 +176,7 @@ class SetUp:
         return [str(entry) for entry in entries.get(name, ())]
 
     def _ros_has(self, package: str) -> bool:
-        if self.ros_setup is None:
+        if not self.ros_setup:
             return False
         prefixes = os.environ.get('AMENT_PREFIX_PATH', '').split(':')
         return any((Path(prefix) / 'share' / package / 'package.xml').is_file()
@@ -179,10 +186,10 @@ class SetUp:
         """The environment in which colcon builds, and on top of which the environment file comes."""
         environment = dict(os.environ)
         for name in ('PYTHONPATH', 'LD_LIBRARY_PATH', '_ROS_WHEELS_BOOTSTRAP_COMPLETE'):
-            if self.ros_setup is None:
+            if not self.ros_setup:
                 environment.pop(name, None)
         environment['PATH'] = f'{self.venv / "bin"}:{environment["PATH"]}'
-        if self.ros_setup is None:
+        if not self.ros_setup:
             environment['AMENT_PREFIX_PATH'] = environment['CMAKE_PREFIX_PATH'] = str(self.venv)
         return environment
 
@@ -263,7 +270,7 @@ def _end_group(process: subprocess.Popen) -> None:
             time.sleep(0.05)
 
 
-def missing_system_packages(apt_file: Path, own_python: bool) -> list[str]:
+def missing_system_packages(apt_file: Path) -> list[str]:
     """Packages of apt.txt whose purpose nothing on this machine serves, and the ones this Python lacks."""
     present = {
         'libosmesa6': lambda: ctypes.util.find_library('OSMesa') or ctypes.util.find_library('EGL'),
@@ -297,15 +304,8 @@ def _rights_to_install() -> list[str] | None:
     return None
 
 
-def _sourced_ros() -> str | None:
-    """The setup.bash of the ROS 2 installation that is sourced in this shell, if one is."""
-    if os.environ.get('ROS_VERSION', '2') != '2' or not os.environ.get('ROS_DISTRO'):
-        return None
-    for prefix in reversed(os.environ.get('AMENT_PREFIX_PATH', '').split(':')):
-        if prefix and (Path(prefix) / 'setup.bash').is_file():
-            if subprocess.run([sys.executable, '-c', 'import rclpy'], capture_output=True).returncode == 0:
-                return str(Path(prefix) / 'setup.bash')
-    return None
+def _has_rclpy() -> bool:
+    return subprocess.run([sys.executable, '-c', 'import rclpy'], capture_output=True).returncode == 0
 
 
 def _renderer() -> str:
@@ -364,12 +364,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--root', type=Path, required=True)
     parser.add_argument('--fingerprint', required=True)
+    parser.add_argument('--ros', default='', metavar='FILE', help='setup.bash of the sourced ROS 2; empty: wheels')
     parser.add_argument('command', nargs='*')
     options = parser.parse_args()
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
     try:
-        SetUp(options.root).run(options.fingerprint)
+        SetUp(options.root, options.ros).run(options.fingerprint)
     except SetUpError as error:
         say(str(error))
         return 2
