@@ -47,6 +47,7 @@ CLEARANCE = 0.10             # m above the policy's height for moves to and from
 PULL_BACK = 0.04             # m towards the arm's base while it rises
 CLOSING_FORCE = 15.0         # N
 SETTLED_LOOK = 0.6           # s of ROS time after the retreat until "not yet" is believed: the object must lie still
+REFUSED_STEPS = 30           # consecutive policy steps whose targets the guard refused end a trial
 
 _OUTCOMES = {Verdict.ABSTAIN: 'abstain', Verdict.NOT_YET: 'not_yet', Verdict.SUCCESS: 'success'}
 
@@ -92,6 +93,8 @@ class RosTrialStation:
         self._poses: dict[str, deque] = {name: deque(maxlen=32) for name in self._objects}
         self._verdicts: deque[Judgement] = deque(maxlen=64)
         self.guard_fault = ''
+        self._guard_refuses = ''
+        self._refused_steps = 0
 
         node.create_subscription(JointState, 'joint_states', self._on_joint_state, STATE_QOS, raw=True)
         node.create_subscription(ObjectPose, 'object_poses', self._on_pose, STATE_QOS, raw=True)
@@ -155,6 +158,8 @@ class RosTrialStation:
             return ABORTED, 'cancelled'
         if self.guard_fault:
             return SAFETY_STOP, self.guard_fault
+        if self._refused_steps >= REFUSED_STEPS:
+            return SAFETY_STOP, f'{self._refused_steps} targets in a row were refused: {self._guard_refuses}'
         return None
 
     def reset(self, seed: int) -> ResetReport:
@@ -189,12 +194,7 @@ class RosTrialStation:
             after = stamp
             if time.monotonic() > deadline:
                 raise TrialEnd(ABORTED, f'the station did not keep step with the policy within {STATE_SILENCE:g} s')
-        while self.guard_fault and time.monotonic() < deadline:
-            # The first targets were late, as said; the next ones are not, and the guard lets go again.
-            time.sleep(0.005)
-            stamp, _ = self._wait_for_state(after, newest=True)
-            self.command(stamp, target)
-            after = stamp
+        self._refused_steps = 0     # the first targets were late, as said
         return self.next_step(after)
 
     def next_step(self, after: int) -> Step:
@@ -221,6 +221,7 @@ class RosTrialStation:
     def command(self, stamp: int, target: np.ndarray) -> None:
         message = self._tip_pose(target[0], target[1], self._task.action.height)
         message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp, SECOND)
+        self._refused_steps = self._refused_steps + 1 if self._guard_refuses else 0
         self._servo.publish(message)
 
     def record_step(self, content: dict, stamp: int) -> None:
@@ -254,7 +255,8 @@ class RosTrialStation:
                         last = verdict
                         if verdict.outcome == 'success':
                             return verdict
-                if last is not None and last.stamp >= settled:
+                # An object that was hidden until now, or moves, is not judged yet: it may turn out to lie still.
+                if last is not None and last.stamp >= settled and not _only_unsettled(last):
                     return last
                 self._news.wait(0.1)
         return last
@@ -427,6 +429,7 @@ class RosTrialStation:
     def _on_guard(self, message: DiagnosticStatus) -> None:
         level = message.level[0] if isinstance(message.level, bytes) else int(message.level)
         self.guard_fault = message.message if level >= 2 else ''
+        self._guard_refuses = message.message if level == 1 else ''
 
     def _on_image(self, data: bytes) -> None:
         recorder = self._recorder
@@ -451,6 +454,12 @@ def judgement_of(message: Verdict) -> Judgement:
     return Judgement(stamp.sec * SECOND + stamp.nanosec, _OUTCOMES.get(message.outcome, 'abstain'), message.reason,
                      message.env_hash, tuple(Check(c.name, c.passed, c.value, c.limit, c.unit)
                                              for c in message.checks))
+
+
+def _only_unsettled(verdict: Judgement) -> bool:
+    """Whether nothing but the time that the object has lain still is missing."""
+    failed = [check.name for check in verdict.checks if not check.passed]
+    return failed == ['still']
 
 
 def _newest(entries, limit: float, stamp=lambda entry: entry[0]):

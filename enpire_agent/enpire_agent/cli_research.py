@@ -1,0 +1,288 @@
+"""Verbs about research: demo, campaign, score, ledger, report, adopt, hold, resume."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from pathlib import Path
+
+# The demo's budgets: fit for 2 cores without a GPU.
+DEMO_MINUTES = 14.0
+DEMO_GATE_TRIALS = 20
+DEMO_SEARCH_TRIALS = 6
+DEMO_ITERATIONS = 6
+DEMO_CONFIRMATION = 3      # trials of the second station
+
+
+def add_verbs(verbs) -> None:
+    from enpire_agent.cli_station import add_station_options
+
+    demo = verbs.add_parser('demo', help='the whole loop on a simulated station: research, adoption, report')
+    add_station_options(demo)
+    demo.add_argument('--name', default='demo', help='name of the campaign; one that exists gets a date appended')
+    demo.add_argument('--minutes', type=float, default=DEMO_MINUTES, metavar='M',
+                      help="of wall time for the first station's campaign")
+    _add_budget_options(demo, DEMO_GATE_TRIALS, DEMO_SEARCH_TRIALS, DEMO_ITERATIONS)
+    demo.set_defaults(run=run_demo)
+
+    campaign = verbs.add_parser('campaign', help='improve a recipe on a running station; resumes one of that name')
+    _add_namespace(campaign)
+    campaign.add_argument('--name', default='', help='default: campaign- and the date')
+    campaign.add_argument('--recipe', default='', metavar='FOLDER', help="to start from; default: the task's own")
+    campaign.add_argument('--researcher', default='', help='builtin')
+    campaign.add_argument('--minutes', type=float, default=0.0, metavar='M', help='of wall time; 0: no limit')
+    campaign.add_argument('--trials', type=_count, default=0, metavar='N', help='in all; 0: no limit')
+    campaign.add_argument('--goal', type=float, default=0.0, metavar='RATE',
+                          help="success rate at which the search ends, 0 to 1; default: the task's")
+    _add_budget_options(campaign, 0, 0, 0)
+    campaign.set_defaults(run=run_campaign)
+
+    score = verbs.add_parser('score', help="success rate and interval from a station's ledger")
+    _add_ledger_options(score)
+    score.add_argument('--kind', choices=('search', 'gate', 'baseline', 'manual'), help='only trials of this kind')
+    score.add_argument('--recipe', default='', metavar='COMMIT', help='only trials of this recipe')
+    score.add_argument('--env-hash', default='', metavar='HASH', help='only trials of this environment')
+    score.add_argument('--window', type=_count, default=50, metavar='N', help='consecutive trials of the window')
+    score.add_argument('--json', action='store_true', help='as JSON')
+    score.set_defaults(run=run_score)
+
+    ledger = verbs.add_parser('ledger', help='look at a ledger')
+    kinds = ledger.add_subparsers(title='what to do', metavar='WHAT', required=True)
+    verify = kinds.add_parser('verify', help='walk the chain; names the first line that was changed')
+    _add_ledger_options(verify)
+    verify.set_defaults(run=run_ledger_verify)
+
+    report = verbs.add_parser('report', help="write a campaign's page")
+    _add_campaign_option(report)
+    report.set_defaults(run=run_report)
+
+    adopt = verbs.add_parser('adopt', help='take over a recipe that a peer announced')
+    _add_namespace(adopt)
+    adopt.add_argument('commit', nargs='?', default='', help='default: the best one announced')
+    adopt.set_defaults(run=run_adopt)
+
+    hold = verbs.add_parser('hold', help='stop after the current trial')
+    _add_namespace(hold)
+    hold.add_argument('reason', nargs='?', default='asked for on the command line')
+    hold.set_defaults(run=run_hold)
+
+    resume = verbs.add_parser('resume', help='go on after a hold')
+    _add_namespace(resume)
+    resume.set_defaults(run=run_resume)
+
+
+def _add_budget_options(parser, gate_trials: int, search_trials: int, iterations: int) -> None:
+    default = "the task's" if not gate_trials else '%(default)s'
+    parser.add_argument('--gate-trials', type=_count, default=gate_trials, metavar='N',
+                        help=f'on fresh seeds, before and after the search; default: {default}')
+    parser.add_argument('--search-trials', type=_count, default=search_trials, metavar='N',
+                        help=f'that a hypothesis gets; default: {default}')
+    parser.add_argument('--iterations', type=_count, default=iterations, metavar='N',
+                        help='hypotheses; ' + ('default: %(default)s' if iterations else '0: no limit'))
+
+
+def _add_namespace(parser) -> None:
+    parser.add_argument('--namespace', help='which station; default: the one that runs, else station_1')
+
+
+def _add_campaign_option(parser) -> None:
+    parser.add_argument('--campaign', default='', help='default: the newest')
+
+
+def _add_ledger_options(parser) -> None:
+    _add_campaign_option(parser)
+    parser.add_argument('--station', default='', help="default: the campaign's only or first station")
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or int(text) > 1_000_000:
+        raise argparse.ArgumentTypeError(f"'{text}' is no count; expected a whole number from 0 to 1000000")
+    return int(text)
+
+
+# --- demo ---
+
+def run_demo(options) -> int:
+    from enpire_agent.campaign_progress import Progress
+    from enpire_agent.report import write_report
+    from enpire_bringup.paths import runs_directory
+    from enpire_bringup.process_environment import environment_domain
+    from enpire_bringup.process_runner import DomainReservation
+
+    runs = runs_directory()
+    name = options.name
+    if (runs / name).exists():
+        name = f'{name}-{time.strftime("%Y%m%d-%H%M%S")}'
+    progress = Progress()
+    # A domain of its own: a demo neither disturbs nor is disturbed by whatever else runs on this network.
+    reservation = None if os.environ.get('ROS_DOMAIN_ID') else DomainReservation()
+    domain = reservation.domain_id if reservation else environment_domain()
+    try:
+        improved = _demo_campaigns(options, name, domain, progress)
+    finally:
+        if reservation is not None:
+            reservation.release()
+    progress.say('writing the report')
+    page = write_report(runs / name)
+    print(f'enpire: report: {page}')
+    return 0 if improved else 1
+
+
+def _demo_campaigns(options, name: str, domain: int, progress) -> bool:
+    from enpire_agent.campaign_progress import run_shown
+    from enpire_agent.station_client import StationClient
+    from enpire_msgs.action import RunCampaign
+
+    progress.say(f'campaign {name}: starting station_1 (ROS domain {domain})')
+    with _station(options, 'station_1', domain, progress), StationClient('station_1', domain) as client:
+        result = run_shown(client, RunCampaign.Goal(
+            campaign=name, max_iterations=options.iterations, max_duration=60.0 * options.minutes,
+            search_trials=options.search_trials, gate_trials=options.gate_trials), progress)
+        progress.say(f'station_1: {result.message}')
+        if not result.gate_trials:
+            return False
+        progress.say('starting station_2, which will hear of the recipe and try it')
+        with _station(options, 'station_2', domain, progress), StationClient('station_2', domain) as second:
+            confirmed = run_shown(second, RunCampaign.Goal(
+                campaign=name, max_iterations=1, search_trials=DEMO_CONFIRMATION,
+                gate_trials=options.gate_trials), progress)
+            progress.say(f'station_2: {confirmed.message}')
+        return bool(result.success)
+
+
+def _station(options, namespace: str, domain: int, progress):
+    from enpire_bringup.process_runner import StationProcesses
+
+    width, height = options.camera_size
+    return StationProcesses(options.station, options.task, namespace, real_time_factor=options.real_time_factor,
+                            camera_width=width, camera_height=height, domain_id=domain, report=progress.say)
+
+
+# --- on a running station ---
+
+def run_campaign(options) -> int:
+    from enpire_agent.campaign_progress import Progress, run_shown
+    from enpire_agent.cli_station import connect
+    from enpire_msgs.action import RunCampaign
+
+    name = options.name or f'campaign-{time.strftime("%Y%m%d-%H%M%S")}'
+    goal = RunCampaign.Goal(
+        campaign=name, recipe=os.path.abspath(options.recipe) if options.recipe else '',
+        researcher=options.researcher, max_iterations=options.iterations, max_trials=options.trials,
+        max_duration=60.0 * options.minutes, search_trials=options.search_trials, gate_trials=options.gate_trials,
+        goal=options.goal)
+    progress = Progress()
+    progress.say(f'campaign {name}; the same command with --name {name} resumes it')
+    with connect(options.namespace) as client:
+        result = run_shown(client, goal, progress)
+    print(f'enpire: {result.message}')
+    if result.gate_trials:
+        print(f'        starting recipe {result.baseline_successes}/{result.baseline_trials}, best recipe '
+              f'{result.gate_successes}/{result.gate_trials} ({result.best_recipe[:10]}), {result.iterations} '
+              f'iterations, {result.trials} trials; ./enpire report --campaign {name} writes its page')
+    return 0 if result.success else 1
+
+
+def run_adopt(options) -> int:
+    from enpire_agent.cli_station import connect
+
+    with connect(options.namespace) as client:
+        response = client.adopt(options.commit)
+    print(f'enpire: {response.message}')
+    return 0 if response.accepted else 1
+
+
+def run_hold(options) -> int:
+    from enpire_agent.cli_station import connect
+
+    with connect(options.namespace) as client:
+        response = client.hold(options.reason)
+    print(f'enpire: {response.message}')
+    return 0 if response.accepted else 1
+
+
+def run_resume(options) -> int:
+    from enpire_agent.cli_station import connect
+
+    with connect(options.namespace) as client:
+        response = client.resume()
+    print(f'enpire: {response.message}')
+    return 0 if response.accepted else 1
+
+
+# --- on files ---
+
+def campaign_directory(name: str) -> Path:
+    """runs/<name>, or the campaign with the newest ledger. Raises ConfigurationError listing those there are."""
+    from enpire_bringup.configuration import ConfigurationError
+    from enpire_bringup.paths import runs_directory
+
+    runs = runs_directory()
+    ledgers = sorted(runs.glob('*/*/ledger.jsonl'), key=lambda file: file.stat().st_mtime)
+    known = list(dict.fromkeys(file.parents[1].name for file in reversed(ledgers)))
+    if name and (runs / name).is_dir():
+        return runs / name
+    if name or not known:
+        raise ConfigurationError(f"no campaign '{name}' in {runs}; known: {', '.join(known) or 'none'}" if name else
+                                 f'no campaign in {runs}; run `enpire demo` or `enpire campaign` first, in this '
+                                 f'folder or with $ENPIRE_RUNS')
+    return runs / known[0]
+
+
+def _ledger(options):
+    from enpire_agent.ledger import Ledger
+    from enpire_bringup.configuration import ConfigurationError
+
+    directory = campaign_directory(options.campaign)
+    stations = sorted(file.parent.name for file in directory.glob('*/ledger.jsonl'))
+    station = options.station or (stations[0] if stations else '')
+    if station not in stations:
+        raise ConfigurationError(f"no ledger of station '{station}' in {directory}; stations with one: "
+                                 + (', '.join(stations) or 'none'))
+    return Ledger(directory / station / 'ledger.jsonl')
+
+
+def run_score(options) -> int:
+    from enpire_agent.score import score
+
+    ledger = _ledger(options)
+    entries = [entry for entry in ledger.verify()
+               if (not options.kind or entry['kind'] == options.kind)
+               and entry['recipe'].removeprefix('sha256:').startswith(options.recipe.removeprefix('sha256:'))
+               and entry['env_hash'].startswith(options.env_hash)]
+    figures = score(entries, options.window)
+    if options.json:
+        print(json.dumps({
+            'trials': figures.trials, 'successes': figures.successes, 'outcomes': figures.outcomes,
+            'window': figures.window, 'window_success': figures.window_success, 'interval': list(figures.interval),
+            'env_hash': figures.env_hash, 'time_to_success_s': figures.time_to_success_s}))
+        return 0
+    if not figures.trials:
+        print(f'{ledger.file}: no trials of that sort')
+        return 1
+    low, high = figures.interval
+    outcomes = ', '.join(f'{count} {outcome}' for outcome, count in figures.outcomes.items())
+    window = (f'{100 * figures.window_success:.0f} % of the last {figures.window}'
+              if figures.window_success is not None else f'not defined before {figures.window} trials')
+    took = (f'{figures.time_to_success_s:.0f} s' if figures.time_to_success_s is not None else
+            f'not yet: no {figures.window} successes in a row')
+    print(f'{figures.successes} of {figures.trials} trials succeeded: {100 * figures.rate:.0f} %, 95 % interval '
+          f'{100 * low:.0f} to {100 * high:.0f} %\noutcomes         {outcomes}\nwindow           {window}\n'
+          f'time to success  {took}\nenvironment      {figures.env_hash}\nledger           {ledger.file}, chain intact')
+    return 0
+
+
+def run_ledger_verify(options) -> int:
+    ledger = _ledger(options)
+    lines = ledger.verify()
+    print(f'{ledger.file}: {len(lines)} lines, chain intact')
+    return 0
+
+
+def run_report(options) -> int:
+    from enpire_agent.report import write_report
+
+    print(write_report(campaign_directory(options.campaign)))
+    return 0
