@@ -24,8 +24,8 @@ def pose_difference(pose, goal) -> tuple[float, float]:
 class StillnessTracker:
     """For how long a planar pose has not moved.
 
-    position (m) and yaw (rad): a change below both counts as no motion. gap (s): when no pose came for longer, or
-    time went backwards, the count begins anew: nobody knows what happened meanwhile.
+    position (m) and yaw (rad): a change below both counts as no motion. gap (s): when no pose came for
+    longer, or time went backwards, the count begins anew: nobody knows what happened meanwhile.
     """
 
     def __init__(self, position: float = 0.002, yaw: float = math.radians(1), gap: float = 0.2):
@@ -39,8 +39,8 @@ class StillnessTracker:
         if self._poses and not 0 <= time - self._poses[-1][0] <= self.gap:
             self._poses.clear()
         self._poses.append((time, np.array(pose, float)))
-        # Drop up to the newest pose that differs; what was dropped once cannot matter again but for drift, which
-        # comparing with the newest pose sees.
+        # Drop up to the newest pose that differs; what was dropped once cannot matter again but for drift,
+        # which comparing with the newest pose sees.
         for index in range(len(self._poses) - 1, -1, -1):
             distance, turn = pose_difference(self._poses[index][1], pose)
             if not (distance < self.position and turn < self.yaw):
@@ -49,10 +49,11 @@ class StillnessTracker:
                 break
         while len(self._poses) > 1000:
             self._poses.popleft()
-        return time - self._poses[0][0]
+        return round(time - self._poses[0][0], 6)     # stamps in ns, as floats, miss 0.3 s by a hair
 
 
-def check(name: str, value: float, limit: float, unit: str = '', *, at_least: bool = False, detail: str = '') -> dict:
+def check(name: str, value: float, limit: float, unit: str = '', *, at_least: bool = False,
+          detail: str = '') -> dict:
     """One named condition: passed when value <= limit (or >= limit with `at_least`). NaN does not pass."""
     passed = value >= limit if at_least else value <= limit
     return {'name': name, 'passed': bool(passed), 'value': float(value), 'limit': float(limit), 'unit': unit,
