@@ -23,6 +23,7 @@ enpire_fingerprint() {
     (
         cd "$enpire_root"
         echo "$enpire_root $enpire_ros_setup"
+        set +o pipefail
         find enpire_bringup/{launch/,config,description,rviz,tasks} -type f -not -name '*.pyc' 2>/dev/null | LC_ALL=C sort
         find apt.txt constraints.txt requirements*.txt colcon.meta enpire_msgs enpire_bringup/{setup,wheel_interfaces} \
             enpire_*/{setup.py,setup.cfg,package.xml} -type f -not -name '*.pyc' -print0 2>/dev/null |
