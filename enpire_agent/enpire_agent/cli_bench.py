@@ -73,11 +73,12 @@ def run_perception(options) -> int:
     figures = run(station, load_task(options.task), options.poses)
     print(f'{figures["poses"]} plain views of {options.poses} poses in {figures["image"]} images, '
           f'{figures["not_visible"]} of them not recognized')
-    for key, title in (('position_mm', 'position, mm'), ('yaw_deg', 'yaw, degrees'), ('compute_ms', 'compute, ms')):
+    for key, title in (('position_mm', 'position, mm'), ('yaw_deg', 'yaw, degrees'),
+                       ('compute_ms', 'compute, ms')):
         print(f'{title:30} ' + '  '.join(f'{name} {value:7.3f}' for name, value in figures[key].items()))
     occluded = figures['occluded']
-    print(f'{occluded["views"]} partly hidden views: {occluded["flagged"]} flagged, {occluded["trusted"]} trusted, '
-          f'{occluded["trusted_wrong"]} of these wrong')
+    print(f'{occluded["views"]} partly hidden views: {occluded["flagged"]} flagged, '
+          f'{occluded["trusted"]} trusted, {occluded["trusted_wrong"]} of these wrong')
     return _finish(options, figures, True)
 
 

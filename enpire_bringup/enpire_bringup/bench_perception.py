@@ -1,4 +1,4 @@
-"""How well the pose of a task's object is estimated: rendered images against the truth of the simulated world."""
+"""How well an object's pose is estimated: rendered images against the truth of the simulated world."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _OCCLUDER = (190, 188, 184)         # RGB, about the arm's color
 
 
 def run(station: Station, task: Task, poses: int = 500, seed: int = 0) -> dict:
-    """Errors over random poses of the start object in the region of the task's actions, in the station's camera.
+    """Errors over random poses of the start object in the region of the task's actions.
 
-    `position_mm`, `yaw_deg`, `compute_ms`: percentiles over plain views, the arms at home and out of the picture of
-    the object. `occluded`: the same images with a random rectangle painted over a part of the object: how many were
-    flagged as not visible, how many of the trusted poses are wrong (by more than 5 mm or 3 degrees), and how many
-    views of which at most 30 % is hidden were trusted all the same.
+    `position_mm`, `yaw_deg`, `compute_ms`: percentiles over plain views, the arms at home and out of the
+    picture of the object. `occluded`: the same images with a random rectangle painted over a part of the
+    object: how many were flagged as not visible, how many of the trusted poses are wrong (by more than 5 mm
+    or 3 degrees), and how many views of which at most 30 % is hidden were trusted all the same.
     """
     item = task.objects[task.start.object]
     world, renderer = World(station, task), Renderer(station, task)
@@ -80,7 +80,8 @@ def _face_mask(camera: PinholeCamera, item, pose) -> np.ndarray:
 
 
 def _share_seen(image, face, item) -> float:
-    face = cv2.erode(face, cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3)))   # fillPoly paints the rim, too
+    # fillPoly paints the rim, too.
+    face = cv2.erode(face, cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3)))
     seen = cv2.bitwise_and(color_mask(image, item), face)
     return cv2.countNonZero(seen) / max(1, cv2.countNonZero(face))
 

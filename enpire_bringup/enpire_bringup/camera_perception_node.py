@@ -39,7 +39,8 @@ class CameraPerception(StationNode):
         except Exception:
             self.destroy_node()
             raise
-        self.create_timer(SILENCE_CHECK, self._look_for_silence, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self.create_timer(SILENCE_CHECK, self._look_for_silence,
+                          clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def _task_cameras(self) -> list[Camera]:
         cameras = {}
@@ -50,8 +51,8 @@ class CameraPerception(StationNode):
                                          f"{', '.join(self.station.cameras)}")
             camera = self.station.cameras[item.camera]
             if camera.parent != 'world':
-                raise ConfigurationError(f"{key} is '{item.camera}', which moves with {camera.parent}; expected a "
-                                         'camera that stands in the frame world')
+                raise ConfigurationError(f"{key} is '{item.camera}', which moves with {camera.parent}; "
+                                         'expected a camera that stands in the frame world')
             cameras[camera.name] = camera
         return list(cameras.values())
 
@@ -74,7 +75,8 @@ class _CameraView:
         self._problem = f'no camera_info on {node.resolve_topic_name(camera.info_topic)}'
         self._first_image = math.inf
         self._complained: dict[str, float] = {}
-        self._objects = [_TrackedObject(item) for item in node.task.objects.values() if item.camera == camera.name]
+        self._objects = [_TrackedObject(item) for item in node.task.objects.values()
+                         if item.camera == camera.name]
         self._watch = SilenceWatch()
         self._topic = node.resolve_topic_name(camera.image_topic)
         self._overlay = node.create_publisher(Image, f'{camera.name}_camera/overlay', IMAGE_QOS)
@@ -90,12 +92,15 @@ class _CameraView:
     def _on_image(self, message: Image) -> None:
         silence = self._watch.heard()
         if silence:
-            self._node.get_logger().info(f'camera {self._camera.name}: images came back after {silence:.1f} s')
+            self._node.get_logger().info(
+                f'camera {self._camera.name}: images came back after {silence:.1f} s')
         stamp = message.header.stamp
         seconds = stamp.sec + 1e-9 * stamp.nanosec
         image = self._readable(message)
-        seen = [(tracked, tracked.look(image, self._model, seconds) if image is not None else _unseen(self._problem))
-                for tracked in self._objects]
+        if image is None:
+            seen = [(tracked, _unseen(self._problem)) for tracked in self._objects]
+        else:
+            seen = [(tracked, tracked.look(image, self._model, seconds)) for tracked in self._objects]
         for tracked, found in seen:
             self._node.publish_pose(tracked.message(stamp, found))
         if image is not None and self._overlay.get_subscription_count():
@@ -137,8 +142,8 @@ class _CameraView:
             publishers = self._node.count_publishers(self._topic)
             why = 'it has no publisher' if not publishers else f'its {publishers} publisher(s) send nothing'
             self._node.get_logger().warning(
-                f'camera {self._camera.name} is silent: no image on {self._topic} for {silence:.1f} s ({why}); '
-                'object poses stop until it comes back')
+                f'camera {self._camera.name} is silent: no image on {self._topic} for {silence:.1f} s '
+                f'({why}); object poses stop until it comes back')
 
 
 class _TrackedObject:

@@ -1,9 +1,10 @@
-"""Pose of an object's colored flat face in one camera image: mask, boundary, robust fit of the outline. No ROS.
+"""Pose of an object's colored flat face in a camera image: mask, boundary, robust fit. No ROS.
 
-The face is a known polygon at a known height, so the pose has three unknowns (x, y, yaw). Boundary points of the
-color mask are put on the plane of the face and the polygon is fitted to them by Gauss-Newton on the signed distance
-to the outline, from several starts. What hides a part of the face (arm, gripper, a handle) makes boundary points
-*inside* the polygon: these are left out. Nothing makes face-colored points outside of it: these count in full.
+The face is a known polygon at a known height, so the pose has three unknowns (x, y, yaw). Boundary points of
+the color mask are put on the plane of the face and the polygon is fitted to them by Gauss-Newton on the
+signed distance to the outline, from several starts. What hides a part of the face (arm, gripper, a handle)
+makes boundary points *inside* the polygon: these are left out. Nothing makes face-colored points outside of
+it: these count in full.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ STARTS = 12                    # yaws that the search begins from
 START_POINTS = 96              # boundary points in the search; the final fit takes all of them
 SEARCH_BANDS = (0.030, 0.030, 0.030, 0.020, 0.020, 0.012, 0.012, 0.008, 0.008)   # m, see _weights
 MIN_VISIBLE_FRACTION = 0.45    # of the outline
-MIN_AREA = 0.02                # of the face's area in the image, for a part of the mask to be taken for a part of the face
+MIN_AREA = 0.02                # of the face's area: smaller parts of the mask are noise
 SAME_POSE = (0.015, math.radians(15))    # two fits closer than this are the same answer
 TRACKED_POSE = (0.050, math.radians(30))   # how far an object moves between two images
-PARTS_APART = 1.1              # of the face's diameter: parts of the mask farther from the largest one are something else
+PARTS_APART = 1.1              # of the face's diameter: parts farther from the largest are something else
 
 
 @dataclass(frozen=True)
@@ -50,21 +51,22 @@ class PlanarPose:
 
 
 def color_mask(image: np.ndarray, item: TaskObject) -> np.ndarray:
-    """Pixels (h, w) uint8, 255 where an RGB image has the object's color (OpenCV HSV; the hue range may wrap)."""
+    """Pixels (h, w) uint8, 255 where an RGB image has the object's color; its hue range may wrap."""
     hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
 
     def between(low: float, high: float) -> np.ndarray:
-        return cv2.inRange(hsv, (low, item.saturation[0], item.value[0]), (high, item.saturation[1], item.value[1]))
+        return cv2.inRange(hsv, (low, item.saturation[0], item.value[0]),
+                           (high, item.saturation[1], item.value[1]))
 
     low, high = item.hue
     return between(low, high) if low <= high else cv2.bitwise_or(between(low, 180), between(0, high))
 
 
 def boundary_points(mask: np.ndarray) -> np.ndarray:
-    """Boundary (n, 2) of a mask in pixels u, v, without bias: midway between a pixel in it and a neighbor out of it.
+    """Boundary (n, 2) of a mask in pixels u, v: midway between a pixel in it and a neighbor out of it.
 
-    (The contours of cv2.findContours run through the outermost pixels in the mask, half a pixel too far inside.)
-    Where the image ends there is no boundary.
+    (The contours of cv2.findContours run through the outermost pixels in the mask, half a pixel too far
+    inside.) Where the image ends there is no boundary.
     """
     inside = mask != 0
     v, u = np.nonzero(inside[:, 1:] != inside[:, :-1])
@@ -93,7 +95,7 @@ class Outline:
         self.diameter = float(np.max(np.linalg.norm(self.points[:, None] - self.points[None], axis=2)))
 
     def signed_distance(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """For points (..., 2): distance (positive outside, m), its gradient (..., 2), place along the outline (m)."""
+        """For points (..., 2): distance (m, positive outside), gradient (..., 2), place on it (m)."""
         offset = points[..., None, :] - self.points                            # (..., edge, 2)
         t = np.clip((offset * self.edges).sum(-1) / self.lengths ** 2, 0.0, 1.0)
         away = offset - t[..., None] * self.edges
@@ -110,7 +112,8 @@ class Outline:
         outside = np.where(at_corner, self.convex[corner], (away * normal).sum(-1) > 0)
         sign = np.where(outside, 1.0, -1.0)
         far = at_corner & (distance > 1e-9)
-        gradient = np.where(far[..., None], sign[..., None] * away / np.maximum(distance, 1e-9)[..., None], normal)
+        from_corner = sign[..., None] * away / np.maximum(distance, 1e-9)[..., None]
+        gradient = np.where(far[..., None], from_corner, normal)
         return sign * distance, gradient, self.along[nearest] + t * self.lengths[nearest]
 
 
@@ -133,7 +136,7 @@ class DistanceTable:
         self._table = np.stack([distance - gx * x.ravel() - gy * y.ravel(), gx, gy, along], axis=1)
 
     def look_up(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Signed distance (m), its gradient's x and y, and the place along the outline (m), each of x's shape."""
+        """Signed distance (m), its gradient's x and y, place on the outline (m), each of x's shape."""
         column = np.clip(((x + self.half) / self.cell).astype(int), 0, self.CELLS - 1)
         row = np.clip(((y + self.half) / self.cell).astype(int), 0, self.CELLS - 1)
         constant, gx, gy, along = np.moveaxis(self._table[row * self.CELLS + column], -1, 0)
@@ -150,12 +153,13 @@ class PlanarPoseEstimator:
             raise ValueError(f"object '{item.name}': its outline runs clockwise; give it counter-clockwise")
         self._distances = DistanceTable(self.outline)
 
-    def estimate(self, image: np.ndarray, camera: PinholeCamera, near: np.ndarray | None = None) -> PlanarPose:
+    def estimate(self, image: np.ndarray, camera: PinholeCamera,
+                 near: np.ndarray | None = None) -> PlanarPose:
         """The object's pose in an RGB image (h, w, 3) uint8.
 
         camera: its pose is in the frame of the result, with z up from the table.
-        near: a pose (3,) of a moment ago. It saves the search, and it decides where half of the face is hidden and
-        two poses would explain the rest. A plain view of the face always overrules it.
+        near: a pose (3,) of a moment ago. It saves the search, and it decides where half of the face is
+        hidden and two poses would explain the rest. A plain view of the face always overrules it.
         """
         if image.shape != (camera.height, camera.width, 3):
             raise ValueError(f'image of shape {image.shape}; expected {(camera.height, camera.width, 3)}')
@@ -169,7 +173,9 @@ class PlanarPoseEstimator:
         band = 2.5 * spacing
         if near is not None and np.all(np.isfinite(near)):
             tracked = self._refine(np.asarray(near, float)[None], points, band)[0]
-            if self._explained(tracked, points, band) > 0.85 and self._cost(tracked[None], points, band)[0] < 0.15:
+            explained = self._explained(tracked, points, band)
+            cost = self._cost(tracked[None], points, band)[0]
+            if explained > 0.85 and cost < 0.15:
                 return self._judge(tracked, [], points, spacing, near)
         fits = self._search(points, spacing, near)
         cost = self._cost(fits, points, band)
@@ -233,7 +239,7 @@ class PlanarPoseEstimator:
         return poses
 
     def _residuals(self, poses, points):
-        """Signed distances (s, n) of points (n, 2) for poses (s, 3), their Jacobian (s, n, 3), place on the outline."""
+        """Signed distances (s, n) of points (n, 2) for poses (s, 3), Jacobian (s, n, 3), places (s, n)."""
         cos, sin = np.cos(poses[:, 2])[:, None], np.sin(poses[:, 2])[:, None]
         dx, dy = points[None, :, 0] - poses[:, 0:1], points[None, :, 1] - poses[:, 1:2]
         x, y = cos * dx + sin * dy, cos * dy - sin * dx
@@ -256,7 +262,7 @@ class PlanarPoseEstimator:
         return poses + change
 
     def _cost(self, poses, points, band) -> np.ndarray:
-        """Mean of the squared distances in units of `band`, (s,): at most 1 a point inside, at most 9 outside."""
+        """Mean square distance in units of `band`, (s,): at most 1 for a point inside, 9 outside."""
         distance = self._residuals(poses, points)[0] / band
         return np.minimum(distance ** 2, np.where(distance > 0, 9.0, 1.0)).mean(axis=1)
 
@@ -304,7 +310,8 @@ class PlanarPoseEstimator:
 
 
 def _weights(distance: np.ndarray, band: float) -> np.ndarray:
-    """Inside the polygon: Tukey's, nothing beyond `band` m (the edge of what hides the face). Outside: Huber's."""
+    """Inside the polygon Tukey's: nothing beyond `band` m, the edge of what hides the face. Outside Huber's.
+    """
     ratio = distance / band
     inside = np.square(1.0 - np.minimum(ratio * ratio, 1.0))
     outside = np.minimum(1.0, 0.5 / np.maximum(ratio, 1e-9))

@@ -19,7 +19,7 @@ _SHIFT = 4              # fractional bits of OpenCV's coordinates
 
 def draw_pose(image: np.ndarray, camera: PinholeCamera, item: TaskObject, found: PlanarPose,
               goal: Goal | None) -> np.ndarray:
-    """A copy of the RGB image (h, w, 3) uint8 with the pose found, and the goal's outline, at the face's height."""
+    """A copy of the RGB image (h, w, 3) uint8 with the pose found and the goal's outline, at face height."""
     drawn = image.copy()
     if goal is not None and goal.object == item.name:
         _outline(drawn, camera, item, (goal.x, goal.y, goal.yaw), _GOAL)

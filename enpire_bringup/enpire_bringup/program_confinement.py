@@ -19,7 +19,7 @@ _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR = 1 << 0, 1 << 1, 1 << 2, 1 << 3
 _TRUNCATE, _IOCTL_DEV = 1 << 14, 1 << 15
 _READ = _EXECUTE | _READ_FILE | _READ_DIR
 _FILE = _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE | _IOCTL_DEV     # rights that a single file can have
-# Rights by the version of Landlock that knows them first: bits 0 to 12, then rename across folders, truncate, ioctl.
+# Rights by the version of Landlock that knows them first: bits 0 to 12, then rename, truncate, ioctl.
 _FILE_RIGHTS = ((1, (1 << 13) - 1), (2, 1 << 13), (3, _TRUNCATE), (5, _IOCTL_DEV))
 _ALL_TCP = 0b11             # bind and connect, version 4
 _ALL_SCOPES = 0b11          # abstract sockets of others, signals to others: version 6
@@ -38,8 +38,8 @@ def landlock_version() -> int:
 def confine(readable, writable) -> bool:
     """Keep this process, for good, from everything but the system's libraries and the folders given.
 
-    readable: files and folders that may be read besides; writable: folders that may be written. No TCP, no signals
-    to processes outside (as far as the kernel's version goes).
+    readable: files and folders that may be read besides; writable: folders that may be written. No TCP, no
+    signals to processes outside (as far as the kernel's version goes).
     Returns False where the kernel has no Landlock; nothing is confined then. Raises OSError when it fails.
     """
     version = landlock_version()
@@ -48,7 +48,8 @@ def confine(readable, writable) -> bool:
     handled = 0
     for since, rights in _FILE_RIGHTS:
         handled |= rights if version >= since else 0
-    attributes = struct.pack('=QQQ', handled, _ALL_TCP if version >= 4 else 0, _ALL_SCOPES if version >= 6 else 0)
+    tcp, scopes = _ALL_TCP if version >= 4 else 0, _ALL_SCOPES if version >= 6 else 0
+    attributes = struct.pack('=QQQ', handled, tcp, scopes)
     size = 24 if version >= 6 else 16 if version >= 4 else 8
     ruleset = _call(_CREATE_RULESET, ctypes.c_char_p(attributes), ctypes.c_size_t(size), ctypes.c_uint32(0))
     for path in (*_SYSTEM, sys.prefix, sys.base_prefix, *readable):

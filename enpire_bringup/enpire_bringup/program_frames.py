@@ -1,8 +1,8 @@
 """Frames between a station and a program in a child process: a JSON header and the raw bytes of numpy arrays.
 
-A frame is `<I` length of the header, the header (UTF-8 JSON), then the arrays' bytes one after the other. Nothing is
-unpickled or evaluated, and every size is checked before memory is taken, so a frame from a program that nobody
-trusts can be read.
+A frame is `<I` length of the header, the header (UTF-8 JSON), then the arrays' bytes one after the other.
+Nothing is unpickled or evaluated, and every size is checked before memory is taken, so a frame from a program
+that nobody trusts can be read.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class FrameError(ValueError):
 def encode(header: dict, value: Any) -> bytes:
     """One frame with the fields of `header` and `value` under the key "value".
 
-    value: None, bool, int, float (NaN and infinity too), str, lists, tuples (which arrive as lists), dicts with
-    text keys, numpy scalars, and numeric numpy arrays of any shape.
+    value: None, bool, int, float (NaN and infinity too), str, lists, tuples (which arrive as lists), dicts
+    with text keys, numpy scalars, and numeric numpy arrays of any shape.
     Raises FrameError for anything else, naming its type.
     """
     arrays: list[np.ndarray] = []
@@ -61,7 +61,8 @@ def _plain(value: Any, arrays: list[np.ndarray], depth: int) -> Any:
         return {key: _plain(entry, arrays, depth + 1) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(entry, arrays, depth + 1) for entry in value]
-    raise FrameError(f'a {type(value).__name__}, which cannot be sent; use numbers, texts, lists, dicts, arrays')
+    raise FrameError(f'a {type(value).__name__}, which cannot be sent; '
+                     'use numbers, texts, lists, dicts, arrays')
 
 
 class FrameReader:

@@ -1,4 +1,4 @@
-"""A Python file's class in a child process: calls with a deadline, typed frames, and a death that leaves nothing.
+"""A Python file's class in a child process: calls with a deadline, and a death that leaves nothing.
 
 For code that the station does not trust to answer, to end or to be right: a task's `reward.py`, a recipe's
 `policy.py`. No ROS here, and none in the child.
@@ -37,7 +37,7 @@ from enpire_bringup.program_frames import FrameError, FrameReader, encode
 
 DEFAULT_MEMORY = 2 << 30        # bytes
 _PIPE_SIZE = 1 << 20            # bytes: a 640x480 image goes through in one piece
-# Names of the station's environment that a program may see. Everything else (ROS, tokens, keys) stays outside.
+# Names of the station's environment that a program may see. All else (ROS, tokens, keys) stays outside.
 _ENVIRONMENT = ('PATH', 'LANG', 'LC_ALL', 'TZ', 'CUDA_VISIBLE_DEVICES')
 
 
@@ -55,7 +55,7 @@ class ProgramError(ProgramFailure):
 
 
 class ProgramTimeout(ProgramFailure):
-    """No answer within the deadline. The program still runs; its answer is dropped, or awaited by `answer`."""
+    """No answer within the deadline. The program runs on; its answer is dropped, or `answer` awaits it."""
 
 
 class ProgramExited(ProgramFailure):
@@ -79,8 +79,8 @@ class ProgramProcess:
     memory_limit: bytes of private memory.
     start_timeout: s of wall time for loading the file and constructing the class.
 
-    The program may read the system's libraries, what is on this process's sys.path and its own folder, and write
-    only a scratch folder of its own ($TMPDIR), which goes with it: see program_confinement.py.
+    The program may read the system's libraries, what is on this process's sys.path and its own folder, and
+    write only a scratch folder of its own ($TMPDIR), which goes with it: see program_confinement.py.
     `confined`: False where the kernel cannot do that.
     `constants`: upper-case plain values of module and class, e.g. {'USES_IMAGE': True}.
 
@@ -133,8 +133,8 @@ class ProgramProcess:
                'requests': request_read, 'answers': answer_write, 'life': life_read}
         inherited = (request_read, answer_write, life_read)
         try:
-            # -I -S: nothing of the user's Python settings, and none of site-packages' start-up code (20 ms, and
-            # the ROS wheels' would start the interpreter twice); the station's own sys.path is handed over.
+            # -I -S: nothing of the user's Python settings, and none of site-packages' start-up code (the
+            # ROS wheels' would start the interpreter twice); the station's own sys.path is handed over.
             self._process = subprocess.Popen(
                 [sys.executable, '-I', '-S', '-B', program_worker.__file__, json.dumps(job)],
                 pass_fds=inherited, env=_environment(), start_new_session=True,
@@ -175,12 +175,13 @@ class ProgramProcess:
         """Ask without waiting; `answer` waits. Only one request at a time: look at `pending` first."""
         with self._lock:
             if self._asked and not (self._dropped and self._settle(0.0)):
-                raise RuntimeError(f'{self._name(self._asked[1])} has not answered yet; call answer() or cancel()')
+                raise RuntimeError(f'{self._name(self._asked[1])} has not answered yet; '
+                                   'call answer() or cancel()')
             self._send(method, args)
             self._pump(0.0)
 
     def answer(self, *, timeout: float, stated_timeout: float | None = None) -> Any:
-        """The answer to the request; ProgramTimeout leaves the request pending, so `answer` may be called again."""
+        """The answer to the request; after ProgramTimeout it is still pending, and may be awaited again."""
         with self._lock:
             if not self._asked:
                 raise RuntimeError(f'{self.file.name}: answer() without a request()')
@@ -310,7 +311,7 @@ class ProgramProcess:
         return self._process.pid
 
     def close(self) -> None:
-        """End the program and everything it started; returns within 3 s. May be called again, by any thread."""
+        """End the program and all that it started, within 3 s. May be called again, by any thread."""
         self._kill()
         with self._lock:
             if self._closed:
@@ -354,10 +355,10 @@ def _environment() -> dict[str, str]:
 
 
 def _import_path() -> list[str]:
-    """This process's sys.path without the current folder that `python -m` puts there: results may lie in it."""
+    """sys.path without the current folder, which `python -m` puts there: results may lie in it."""
     here = os.getcwd()
-    return [entry for entry in sys.path
-            if entry and (entry != here or os.path.isfile(os.path.join(entry, 'enpire_bringup', '__init__.py')))]
+    from_sources = os.path.isfile(os.path.join(here, 'enpire_bringup', '__init__.py'))
+    return [entry for entry in sys.path if entry and (entry != here or from_sources)]
 
 
 def _signal_name(number: int) -> str:

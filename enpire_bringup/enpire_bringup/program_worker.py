@@ -1,8 +1,9 @@
 """What runs in the child process of `program_process.ProgramProcess`; started as a script, never imported.
 
-Two processes. The *guard* is trusted: it copies the program's output to a bounded log, and when the station closes
-the life pipe (or dies, which closes it too) or the program ends, it kills whatever the program started, however
-often that forked or changed its session. The *program* loads the Python file and answers calls. Neither knows ROS.
+Two processes. The *guard* is trusted: it copies the program's output to a bounded log, and when the station
+closes the life pipe (or dies, which closes it too) or the program ends, it kills whatever the program
+started, however often that forked or changed its session. The *program* loads the Python file and answers
+calls. Neither knows ROS.
 """
 
 import ctypes
@@ -246,7 +247,8 @@ def serve(job: dict) -> None:
     from enpire_bringup.program_confinement import confine
     from enpire_bringup.program_frames import FrameError, FrameReader, encode
 
-    # Before the program's first line: it may read its own folder and what it imports, and write its scratch folder.
+    # Before the program's first line: it may read its own folder and what it imports, and write to
+    # its scratch folder.
     confined = confine([os.path.dirname(job['file']), job['cwd'], *job['path']], [job['scratch']])
 
     def read() -> dict:
@@ -266,8 +268,8 @@ def serve(job: dict) -> None:
         try:
             frame = encode({'sequence': sequence, 'kind': 'value'}, function(*args))
         except FrameError as error:
-            frame = encode({'sequence': sequence, 'kind': 'error'},
-                           {'type': 'TypeError', 'message': f'returned {error}', 'line': None, 'traceback': ''})
+            problem = {'type': 'TypeError', 'message': f'returned {error}', 'line': None, 'traceback': ''}
+            frame = encode({'sequence': sequence, 'kind': 'error'}, problem)
         except BaseException as error:
             frame = encode({'sequence': sequence, 'kind': 'error'}, describe(error, job['file']))
         write(frame)

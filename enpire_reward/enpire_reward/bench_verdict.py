@@ -1,13 +1,13 @@
-"""Latency from a camera frame to its verdict, as another process sees it, on a station paced by the wall clock.
+"""Latency from a camera frame to its verdict, as another process sees it, in real time.
 
-Latency of a verdict = ROS time at which this process received it, minus its header stamp (the frame's capture). ROS
-time at an instant of wall time is taken from the arrivals of `clock`: a clock message with stamp s cannot arrive
-before the world's time is s, so wall time minus stamp, at its smallest within a second around, is the offset between
-the two (the lower envelope: what is above it is transport and scheduling of the clock message itself). A world that
-falls behind the wall clock makes latencies look longer, never shorter.
+Latency of a verdict = ROS time at which this process received it, minus its header stamp (the frame's
+capture). ROS time at an instant of wall time is taken from the arrivals of `clock`: a clock message with
+stamp s cannot arrive before the world's time is s, so wall time minus stamp, at its smallest within a second
+around, is the offset between the two (the lower envelope: what is above it is transport and scheduling of the
+clock message itself). A world that falls behind the wall clock makes latencies look longer, never shorter.
 
-The machine's own jitter is measured meanwhile by a bare loop of 10 ms sleeps in a third process: on a machine that
-wakes a sleeper 30 ms late no verdict can be expected to be faster.
+The machine's own jitter is measured meanwhile by a bare loop of 10 ms sleeps in a third process: on a machine
+that wakes a sleeper 30 ms late no verdict can be expected to be faster.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ class BenchError(RuntimeError):
 
 @dataclass
 class Arrivals:
-    """What was received: clock (wall s, ROS s) and verdicts (wall s, stamp s, compute s, latency as published s)."""
+    """What was received: clock (wall s, ROS s); verdicts (wall s, stamp s, compute s, published latency s).
+    """
 
     clock: list[tuple[float, float]] = field(default_factory=list)
     verdicts: list[tuple[float, float, float, float]] = field(default_factory=list)
@@ -62,7 +63,7 @@ def latencies(arrivals: Arrivals) -> np.ndarray:
 
 def run(frames: int = 300, *, station: str = 'yam_bimanual_sim', task: str = 'push_t',
         report: Callable[[str], None] = lambda line: None) -> dict:
-    """Measure `frames` verdicts of the station that is up, or of one started for this in a ROS domain of its own.
+    """Measure `frames` verdicts of the station that is up, or of one started for this in its own ROS domain.
 
     Raises BenchError when too few verdicts come, StationError when no station can be started.
     """
@@ -97,7 +98,8 @@ def measure(frames: int, namespace: str, domain_id: int) -> dict:
     clock = np.array(arrivals.clock)
     pace = float(np.ptp(clock[:, 1]) / np.ptp(clock[:, 0]))
     if not 0.5 < pace < 1.5:
-        raise BenchError(f'{namespace} runs at {pace:.2f} times the wall clock; start it with --real-time-factor 1')
+        raise BenchError(f'{namespace} runs at {pace:.2f} times the wall clock; '
+                         'start it with --real-time-factor 1')
     stamps = np.diff([stamp for _, stamp, _, _ in arrivals.verdicts])
     return {
         'frames': len(arrivals.verdicts),
@@ -156,6 +158,7 @@ def _receive(frames: int, namespace: str, domain_id: int) -> Arrivals:
         node.destroy_node()
         rclpy.shutdown(context=context)
     if len(arrivals.verdicts) < min(frames, 10) or len(arrivals.clock) < 10:
-        raise BenchError(f'{namespace}: {len(arrivals.verdicts)} verdicts and {len(arrivals.clock)} clock messages in '
-                         f'{time.monotonic() - started:.0f} s, {frames} verdicts wanted; is the camera up?')
+        raise BenchError(
+            f'{namespace}: {len(arrivals.verdicts)} verdicts and {len(arrivals.clock)} clock messages in '
+            f'{time.monotonic() - started:.0f} s, {frames} verdicts wanted; is the camera up?')
     return arrivals

@@ -52,14 +52,15 @@ def abstention(reason: str, compute: float = 0.0, failed: bool = True) -> Judgem
 class RewardJudge:
     """Runs `Reward` of a task's reward.py in a child process and starts it anew when it fails.
 
-    A program that raises, hangs, ends, or returns nonsense gives an abstention that says so, with file and line
-    where there is one. It is then restarted after a pause that doubles up to BACKOFF[1]; until it is back, every
-    judgement is an abstention with the same reason. A good judgement makes the next pause short again.
+    A program that raises, hangs, ends, or returns nonsense gives an abstention that says so, with file and
+    line where there is one. It is then restarted after a pause that doubles up to BACKOFF[1]; until it is
+    back, every judgement is an abstention with the same reason. A good judgement makes the next pause short
+    again.
     on_start: called in a thread of its own before each start of the program.
     """
 
-    def __init__(self, reward_file: Path, task_file: Path, *, log_file: Path | None = None, budget: float = BUDGET,
-                 on_start: Callable[[], None] = lambda: None):
+    def __init__(self, reward_file: Path, task_file: Path, *, log_file: Path | None = None,
+                 budget: float = BUDGET, on_start: Callable[[], None] = lambda: None):
         self.file = Path(reward_file)
         self._task_file = Path(task_file)
         self._log_file = log_file
@@ -113,7 +114,7 @@ class RewardJudge:
         return abstention(problem, compute)
 
     def _begin_start(self, pause: float, old: ProgramProcess | None = None) -> None:
-        threading.Thread(target=self._start, args=(pause, old), daemon=True, name='reward program start').start()
+        threading.Thread(target=self._start, args=(pause, old), daemon=True, name='reward start').start()
 
     def _start(self, pause: float, old: ProgramProcess | None) -> None:
         if old is not None:
@@ -161,20 +162,22 @@ def read_judgement(answer: Any, name: str, compute: float = 0.0) -> Judgement:
         raise NonsenseError(f'{name}: judge() returned the reason {_shown(reason)}; expected a text')
     entries = answer.get('checks', [])
     if not isinstance(entries, list) or len(entries) > MAX_CHECKS:
-        raise NonsenseError(f'{name}: judge() returned the checks {_shown(entries)}; expected a list of at most '
-                            f'{MAX_CHECKS}')
+        raise NonsenseError(f'{name}: judge() returned the checks {_shown(entries)}; expected a list of at '
+                            f'most {MAX_CHECKS}')
     checks = tuple(_read_check(entry, name) for entry in entries)
     if outcome == 'success':
         for check in checks:
             if not check.passed or not math.isfinite(check.value):
-                raise NonsenseError(f"{name}: judge() says success, but its check '{check.name}' did not pass "
-                                    f'(value {check.value:g} {check.unit}, limit {check.limit:g} {check.unit})')
+                raise NonsenseError(
+                    f"{name}: judge() says success, but its check '{check.name}' did not pass "
+                    f'(value {check.value:g} {check.unit}, limit {check.limit:g} {check.unit})')
     return Judgement(outcome, reason[:MAX_TEXT], checks, compute)
 
 
 def _read_check(entry: Any, name: str) -> CheckResult:
     if not isinstance(entry, dict) or not isinstance(entry.get('name'), str):
-        raise NonsenseError(f"{name}: judge() returned the check {_shown(entry)}; expected a dict with 'name'")
+        raise NonsenseError(f'{name}: judge() returned the check {_shown(entry)}; '
+                            "expected a dict with 'name'")
     what = f"{name}: check '{entry['name'][:MAX_TEXT]}'"
     if not isinstance(entry.get('passed'), bool):
         raise NonsenseError(f"{what}: 'passed' is {_shown(entry.get('passed'))}; expected true or false")

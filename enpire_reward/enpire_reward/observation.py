@@ -1,4 +1,4 @@
-"""What a reward program is shown of one moment: poses of one capture stamp, the joint state that belongs to it. No ROS."""
+"""What a reward program is shown: the poses of one capture stamp and its joint state. No ROS."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ WAITING = 8         # stamps whose frame is not complete yet
 
 @dataclass(frozen=True)
 class ObjectView:
-    """pose: (3,) x, y (m), yaw (rad) in world, the last trusted one (or NaN) when not visible; residual in m."""
+    """pose (3,): x, y (m), yaw (rad) in world; the last trusted one or NaN when not visible. residual: m."""
 
     pose: np.ndarray
     visible: bool
@@ -81,7 +81,7 @@ class FrameAssembler:
         return old
 
     def joint_state(self, stamp: int) -> Any:
-        """The newest joint state not after `stamp` (so that the machine's load does not decide which), or None."""
+        """The newest joint state not after `stamp`, so that load does not decide which it is; or None."""
         for known, state in reversed(self._joint_states):
             if known <= stamp:
                 return state

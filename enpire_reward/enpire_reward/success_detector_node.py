@@ -1,4 +1,4 @@
-"""A verdict for every frame of the task's camera. Logic in judge.py (the reward program) and observation.py."""
+"""A verdict for every frame of the task's camera. Logic in judge.py and observation.py."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import queue
 import struct
 import threading
 import time
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -34,14 +35,14 @@ WAITING_FRAMES = 4      # that may wait for the reward program
 class SuccessDetector(StationNode):
     """Runs the task's reward program on every frame.
 
-    The executor's thread collects messages; one further thread asks the program, so that nothing that the program
-    does can keep messages waiting.
+    The executor's thread collects messages; one further thread asks the program, so that nothing that the
+    program does can keep messages waiting.
     """
 
     def __init__(self, **kwargs):
         super().__init__('success_detector', **kwargs)
-        # In simulation a joint state comes with every tick of the clock, and this node needs these anyway: their
-        # stamps are its time, and 100 clock messages a second need not wake it.
+        # In simulation a joint state comes with every tick of the clock, and this node needs these anyway:
+        # their stamps are its time, and 100 clock messages a second need not wake it.
         self._simulated = self.get_parameter('use_sim_time').value
         self.set_parameters([Parameter('use_sim_time', value=False)])
         self._camera = self._task_camera()
@@ -112,7 +113,8 @@ class SuccessDetector(StationNode):
         try:
             self._queue.put_nowait((stamp, observation))
         except queue.Full:
-            self._publish(stamp, abstention(f'{WAITING_FRAMES} frames already wait for {self.task.reward.name}'))
+            self._publish(stamp, abstention(
+                f'{WAITING_FRAMES} frames already wait for {self.task.reward.name}'))
 
     def _joints(self, stamp: int) -> dict[str, dict[str, float]]:
         data = self._frames.joint_state(stamp)
@@ -125,7 +127,8 @@ class SuccessDetector(StationNode):
     def _look(self) -> None:
         """Twice a second or so: silence, and whether the program wants images."""
         if self._judge.uses_image and self._images is None:
-            self._images = self.create_subscription(Image, self._camera.image_topic, self._on_image, IMAGE_QOS)
+            self._images = self.create_subscription(
+                Image, self._camera.image_topic, self._on_image, IMAGE_QOS)
         silence = self._watch.check()
         if silence is not None:
             self._publish(self._last_stamp, abstention(
@@ -152,10 +155,10 @@ class SuccessDetector(StationNode):
             return
         self._report(judgement)
         self._last_stamp = max(stamp, self._last_stamp)
-        message = Verdict(task=self.task.name, env_hash=self._environment(), outcome=OUTCOMES[judgement.outcome],
-                          reason=judgement.reason, compute=judgement.compute,
-                          checks=[Check(name=check.name, passed=check.passed, value=check.value, limit=check.limit,
-                                        unit=check.unit, detail=check.detail) for check in judgement.checks])
+        message = Verdict(
+            task=self.task.name, env_hash=self._environment(), outcome=OUTCOMES[judgement.outcome],
+            reason=judgement.reason, compute=judgement.compute,
+            checks=[Check(**asdict(check)) for check in judgement.checks])
         message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp, 1_000_000_000)
         message.header.frame_id = self._camera.optical_frame
         message.latency = 1e-9 * (self._now() - stamp)
@@ -187,8 +190,9 @@ class SuccessDetector(StationNode):
                 self.get_logger().error(f'the environment cannot be read: {error}', throttle_duration_sec=5.0)
             if self._hash != known:
                 self.get_logger().error(
-                    f'the environment was changed on disk: hash {known[:12]} became {self._hash[:12] or "none"} '
-                    f'({self.env_hash[:12]} at the start); trials that run now are INVALID')
+                    f'the environment was changed on disk: hash {known[:12]} became '
+                    f'{self._hash[:12] or "none"} ({self.env_hash[:12]} at the start); '
+                    'trials that run now are INVALID')
         return self._hash
 
     def destroy_node(self):

@@ -52,7 +52,7 @@ def errors(found, pose) -> tuple[float, float]:
 
 def random_poses(count, seed=0):
     rng = np.random.default_rng(seed)
-    return [(rng.uniform(0.26, 0.40), rng.uniform(-0.12, 0.12), rng.uniform(-math.pi, math.pi)) for _ in range(count)]
+    return [tuple(rng.uniform((0.26, -0.12, -math.pi), (0.40, 0.12, math.pi))) for _ in range(count)]
 
 
 @pytest.fixture(scope='module')
@@ -60,9 +60,9 @@ def estimator():
     return PlanarPoseEstimator(ITEM)
 
 
-@pytest.mark.parametrize('size, position_median, position_worst, yaw_median', [
+@pytest.mark.parametrize('size, median, worst, yaw_median', [
     ((640, 480), 0.0015, 0.004, math.radians(0.5)), ((320, 240), 0.003, 0.008, math.radians(1.0))])
-def test_a_plain_view_is_measured_to_a_millimeter(estimator, size, position_median, position_worst, yaw_median):
+def test_a_plain_view_is_measured_to_a_millimeter(estimator, size, median, worst, yaw_median):
     view = camera(*size)
     results = []
     for pose in random_poses(40):
@@ -71,14 +71,15 @@ def test_a_plain_view_is_measured_to_a_millimeter(estimator, size, position_medi
         assert found.visible_fraction > 0.9
         results.append(errors(found, pose))
     position, yaw = np.array(results).T
-    assert np.median(position) < position_median and position.max() < position_worst
+    assert np.median(position) < median and position.max() < worst
     assert np.median(yaw) < yaw_median and yaw.max() < math.radians(2.5)
 
 
 def test_the_estimate_is_not_biased(estimator):
     """Half a pixel (1 mm) too far inside or outside would show as an error that does not average out."""
     view = camera()
-    offsets = [estimator.estimate(drawn(view, pose), view).pose[:2] - pose[:2] for pose in random_poses(40, seed=1)]
+    offsets = [estimator.estimate(drawn(view, pose), view).pose[:2] - pose[:2]
+               for pose in random_poses(40, seed=1)]
     assert np.linalg.norm(np.mean(offsets, axis=0)) < 0.0002
 
 
@@ -206,7 +207,8 @@ def test_boundary_points_lie_between_pixels():
 
 def test_signed_distance_of_a_reflex_corner():
     outline = Outline(ITEM.outline)
-    distance, gradient, _ = outline.signed_distance(np.array([(0.0, 0.03), (0.0, -0.1), (0.08, 0.06), (0.02, 0.0)]))
+    points = np.array([(0.0, 0.03), (0.0, -0.1), (0.08, 0.06), (0.02, 0.0)])
+    distance, gradient, _ = outline.signed_distance(points)
     np.testing.assert_allclose(distance, [-0.0175, 0.0075, math.hypot(0.01, 0.0125), 0.0025], atol=1e-12)
     np.testing.assert_allclose(np.linalg.norm(gradient, axis=1), 1.0)
     assert outline.area == pytest.approx(0.140 * 0.035 + 0.035 * 0.105)

@@ -166,7 +166,8 @@ def until(condition, timeout=3.0):
 
 def test_values_and_arrays_come_back_as_they_were_sent(program):
     value = {'pose': np.array([0.1, -0.2, 3.0]), 'image': np.arange(24, dtype=np.uint8).reshape(2, 4, 3),
-             'mask': np.zeros((0, 2), bool), 'text': 'Ünïcode', 'nothing': None, 'yes': True, 'list': [1, [2.5]]}
+             'mask': np.zeros((0, 2), bool), 'text': 'Ünïcode', 'nothing': None, 'yes': True,
+             'list': [1, [2.5]]}
     back = program().call('echo', value, timeout=1)
     for key in ('pose', 'image', 'mask'):
         assert back[key].dtype == value[key].dtype
@@ -197,7 +198,8 @@ def test_constants_of_the_program_are_known(program):
 
 def test_a_raising_program_is_reported_with_file_and_line(program):
     process = program()
-    with pytest.raises(ProgramError, match=rf'program.py:{line_of("raise ValueError")}: .*no T in sight') as caught:
+    line = line_of('raise ValueError')
+    with pytest.raises(ProgramError, match=rf'program.py:{line}: .*no T in sight') as caught:
         process.call('raises', timeout=1)
     assert 'in raises' in caught.value.traceback
     assert process.call('echo', 1, timeout=1) == 1
@@ -294,7 +296,8 @@ def test_an_ended_program_stays_ended(program):
 def test_closing_ends_children_that_left_the_session(program):
     process = program()
     process.call('fork', timeout=2)
-    assert until(lambda: len(children_of(process.pid)) == 7)     # the program, three children, three of theirs
+    # the program, three children, three of theirs
+    assert until(lambda: len(children_of(process.pid)) == 7)
     below = children_of(process.pid)
     process.close()
     assert until(lambda: not alive(below))

@@ -54,7 +54,8 @@ def test_the_shipped_reward_program_judges(tmp_path):
     try:
         until(lambda: judge.ready)
         judgement = judge.judge(OBSERVATION)
-        assert judgement.outcome == 'not_yet' and {c.name for c in judgement.checks} >= {'position', 'yaw', 'still'}
+        assert judgement.outcome == 'not_yet'
+        assert {check.name for check in judgement.checks} >= {'position', 'yaw', 'still'}
         assert 0 < judgement.compute < 0.1
     finally:
         judge.close()
@@ -62,7 +63,8 @@ def test_the_shipped_reward_program_judges(tmp_path):
 
 def test_it_gets_the_task_as_it_was_written(start):
     judge = start('class Reward:\n    def __init__(self, task): self.task = task\n'
-                  "    def judge(self, o): return {'outcome': 'not_yet', 'reason': str(self.task['goal']['xy'])}\n")
+                  '    def judge(self, o):\n'
+                  "        return {'outcome': 'not_yet', 'reason': str(self.task['goal']['xy'])}\n")
     until(lambda: judge.ready)
     assert judge.judge(OBSERVATION).reason == str(yaml.safe_load(TASK.file.read_text())['goal']['xy'])
 
@@ -74,8 +76,10 @@ def test_it_gets_the_task_as_it_was_written(start):
     ("return {'outcome': 'victory'}", "outcome 'victory'; expected one of success, not_yet, abstain"),
     ("return {'outcome': float('nan')}", 'outcome nan'),
     ("return {'outcome': True}", 'outcome True'),
-    ("return {'outcome': 'success', 'checks': [{'name': 'yaw', 'passed': True, 'value': float('nan')}]}", 'NaN'),
-    ("return {'outcome': 'success', 'checks': [{'name': 'yaw', 'passed': False, 'value': 1.0}]}", 'did not pass'),
+    ("return {'outcome': 'success', 'checks': [{'name': 'yaw', 'passed': True, 'value': float('nan')}]}",
+     'NaN'),
+    ("return {'outcome': 'success', 'checks': [{'name': 'yaw', 'passed': False, 'value': 1.0}]}",
+     'did not pass'),
     ("return {'outcome': 'not_yet', 'checks': [{'name': 'yaw', 'passed': 1}]}", "'passed' is 1"),
     ("return {'outcome': 'not_yet', 'checks': 'all'}", 'expected a list'),
     ("return {'outcome': 'not_yet', 'reason': 3}", 'expected a text'),
@@ -85,7 +89,7 @@ def test_it_gets_the_task_as_it_was_written(start):
     ('return o["no_such_key"]', r'reward\.py:8: judge\(\): KeyError'),
 ])
 def test_a_failing_reward_program_abstains_and_comes_back(start, body, reason):
-    """It fails on its second frame, and again after each restart; the first frame after a restart is judged."""
+    """It fails on its second frame; the first frame after each restart is judged."""
     judge = start(program("if self.n < 2: return {'outcome': 'not_yet'}\n" + body))
     for _ in range(2):
         until(lambda: judge.ready)
@@ -124,7 +128,8 @@ def test_success_needs_every_check_to_pass():
 
 
 def test_an_unmeasured_check_is_nan_and_does_not_pass():
-    judgement = read_judgement({'outcome': 'abstain', 'checks': [{'name': 'yaw', 'passed': False}]}, 'reward.py')
+    unmeasured = {'outcome': 'abstain', 'checks': [{'name': 'yaw', 'passed': False}]}
+    judgement = read_judgement(unmeasured, 'reward.py')
     assert math.isnan(judgement.checks[0].value)
 
 

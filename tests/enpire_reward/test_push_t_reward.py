@@ -25,8 +25,8 @@ def reward():
 
 
 def seen(time, pose, visible=True):
-    return {'time': time, 't_block': {'pose': np.asarray(pose, float), 'visible': visible, 'residual': 0.0005},
-            'joint_positions': {}, 'joint_efforts': {}}
+    t_block = {'pose': np.asarray(pose, float), 'visible': visible, 'residual': 0.0005}
+    return {'time': time, 't_block': t_block, 'joint_positions': {}, 'joint_efforts': {}}
 
 
 def run(reward, poses):
@@ -45,7 +45,8 @@ def test_a_t_that_lies_on_the_goal_is_success_after_the_still_time(reward):
 
 
 def test_moving_t_is_not_success(reward):
-    sliding = [GOAL + (0.0008 * n - 0.008, 0, 0) for n in range(20)]      # 24 mm/s, all of it within tolerance
+    # 24 mm/s, all of it within tolerance
+    sliding = [GOAL + (0.0008 * n - 0.008, 0, 0) for n in range(20)]
     assert all(verdict['outcome'] == 'not_yet' for verdict in run(reward, sliding))
 
 

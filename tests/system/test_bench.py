@@ -15,6 +15,11 @@ pytestmark = pytest.mark.system
 NODES = {'sim_station', 'trajectory_controller', 'sim_cameras', 'camera_perception', 'success_detector'}
 
 
+def bench(*arguments):
+    return subprocess.run([sys.executable, '-m', 'enpire_agent.cli', 'bench', *arguments],
+                          capture_output=True, text=True, timeout=90)
+
+
 def test_verdict_latency_is_measured_from_another_process(start_station):
     station = start_station(only=NODES, real_time_factor=1.0)
     figures = measure(60, station.namespace, station.domain_id)
@@ -36,8 +41,7 @@ def test_a_station_without_verdicts_is_said_to_have_none(start_station, monkeypa
 
 
 def test_perception_bench_ends_with_one_json_line():
-    done = subprocess.run([sys.executable, '-m', 'enpire_agent.cli', 'bench', 'perception', '--poses', '12', '--json'],
-                          capture_output=True, text=True, timeout=90)
+    done = bench('perception', '--poses', '12', '--json')
     assert done.returncode == 0, done.stderr
     figures = json.loads(done.stdout.splitlines()[-1])
     assert figures['poses'] + figures['hidden_by_arm'] == 12 and figures['not_visible'] == 0
@@ -51,6 +55,5 @@ def test_perception_bench_ends_with_one_json_line():
     (['perception', '--camera-size', 'big'], "--camera-size is 'big'"),
 ])
 def test_bad_options_are_one_clear_line(arguments, message):
-    done = subprocess.run([sys.executable, '-m', 'enpire_agent.cli', 'bench', *arguments], capture_output=True,
-                          text=True, timeout=60)
+    done = bench(*arguments)
     assert done.returncode == 2 and message in done.stderr and 'Traceback' not in done.stderr

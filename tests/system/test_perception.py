@@ -1,4 +1,4 @@
-"""camera_perception as a node: a camera is played by the test, its images are drawn, so the truth is known."""
+"""camera_perception as a node: the test plays the camera with drawn images, so the truth is known."""
 
 import math
 import time
@@ -65,7 +65,8 @@ class FakeCamera:
             x, y, yaw = pose
             rotation = np.array([[math.cos(yaw), -math.sin(yaw)], [math.sin(yaw), math.cos(yaw)]])
             points = np.asarray(self.item.outline) @ rotation.T + (x, y)
-            pixels = self.model.project(np.column_stack([points, np.full(len(points), self.item.face_height)]))
+            heights = np.full(len(points), self.item.face_height)
+            pixels = self.model.project(np.column_stack([points, heights]))
             cv2.fillPoly(image, [np.round(pixels * 16).astype(np.int32)], (220, 18, 15), shift=4)
         return image
 

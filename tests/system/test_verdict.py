@@ -1,4 +1,6 @@
-"""success_detector as a node: poses and joint states come from the test, the reward program is the test's own."""
+"""success_detector as a node: poses and joint states come from the test, the reward program is the test's
+own.
+"""
 
 import math
 import shutil
@@ -53,7 +55,7 @@ class Perception:
     def until(self, condition, what, seconds=10.0):
         deadline = time.monotonic() + seconds
         while not condition():
-            assert time.monotonic() < deadline, f'waited {seconds} s for {what}; newest verdict: {self.newest}'
+            assert time.monotonic() < deadline, f'waited {seconds} s for {what}; newest: {self.newest}'
             self.executor.spin_once(timeout_sec=0.02)
 
     def show(self, pose=ELSEWHERE, visible=True, image=None):
@@ -94,7 +96,9 @@ class Perception:
 
 @pytest.fixture
 def detector(start_station, tmp_path):
-    """detector(source of reward.py or None) -> a Perception with a success_detector; .task_folder is its own copy."""
+    """detector(source of reward.py or None) -> a Perception with a success_detector; .task_folder is its own
+    copy.
+    """
     opened = []
 
     def start(reward=None) -> Perception:
@@ -203,7 +207,8 @@ def test_a_program_that_uses_images_gets_the_image_of_the_frame(detector):
 
 def test_the_program_sees_the_joints(detector):
     perception = detector(reward("p, e = o['joint_positions'], o['joint_efforts']\n"
-                                 "return {'outcome': 'not_yet', 'reason': f\"{p['left_joint3']} {e['right_joint1']}\"}"))
+                                 "reason = f\"{p['left_joint3']} {e['right_joint1']}\"\n"
+                                 "return {'outcome': 'not_yet', 'reason': reason}"))
     verdict = perception.show_until(judged, 'the reward program to start')
     assert verdict.reason == '0.25 1.5'
 
