@@ -28,6 +28,7 @@ from enpire_bringup.configuration import ConfigurationError
 from enpire_bringup.node_group import NOT_MADE, READY_LINE
 from enpire_bringup.paths import runs_directory, share_directory
 from enpire_bringup.process_environment import environment_domain, prepare_environment
+from enpire_bringup.shared_memory import remove_dead_segments
 from enpire_bringup.station import load_station
 from enpire_bringup.task import load_task
 
@@ -136,6 +137,7 @@ class StationProcesses:
         except BaseException:
             self._lock.release()
             raise
+        remove_dead_segments()
         self.log_directory.mkdir(parents=True, exist_ok=True)
         self._children = [_Child(spec, self.log_directory) for spec in self.specs]
         self._ending.clear()
