@@ -1,0 +1,116 @@
+"""A task's reset program: loading it, running it a few times, and looking whether the object is where it belongs."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Callable
+
+from enpire_bringup.configuration import ConfigurationError
+from enpire_bringup.task import Task
+from enpire_reset.skills import SkillCancelled, SkillError, Skills, pose_error
+
+MAX_ATTEMPTS = 3
+DEFAULT_TOLERANCE = (0.012, math.radians(8))   # m, rad; a reset program may state its own as TOLERANCE
+
+
+@dataclass(frozen=True)
+class ResetOutcome:
+    """How a reset ended. reached: pose seen at the end, None when it was not seen; errors NaN then."""
+
+    success: bool
+    message: str
+    attempts: int
+    target: tuple[float, float, float]
+    reached: tuple[float, float, float] | None
+    position_error: float
+    yaw_error: float
+
+
+class ResetProgram:
+    """`reset.py` of a task: `reset(skills, task, seed)`, and optionally TOLERANCE (m, rad).
+
+    Raises ConfigurationError naming the file when it does not load or has no such function.
+    """
+
+    def __init__(self, task: Task):
+        module = _load(task)
+        self._task = task
+        self._reset = getattr(module, 'reset', None)
+        if not callable(self._reset):
+            raise ConfigurationError(f'{task.reset}: has no function reset(skills, task, seed); add it')
+        self.tolerance = getattr(module, 'TOLERANCE', DEFAULT_TOLERANCE)
+
+    def run(self, skills: Skills, seed: int, begin_attempt: Callable[[int], None]) -> ResetOutcome:
+        """Reset for `seed`; looks first, and does not move what lies there already.
+
+        begin_attempt(k) is called with 0 for the first look, then with the number of each attempt. Raises
+        SkillCancelled.
+        """
+        task = self._task
+        target = task.start_pose(seed)
+        begin_attempt(0)
+        seen, problem = self._look(skills)
+        attempts = 0
+        while not self._there(seen, target) and attempts < MAX_ATTEMPTS:
+            attempts += 1
+            begin_attempt(attempts)
+            failure = self._attempt(skills, seed)
+            seen, problem = self._look(skills)
+            problem = failure or problem
+        return self._outcome(seen, target, attempts, problem)
+
+    def _attempt(self, skills: Skills, seed: int) -> str:
+        """'' or why it failed."""
+        try:
+            self._reset(skills, self._task, seed)
+        except SkillCancelled:
+            raise
+        except SkillError as error:
+            return str(error)
+        except Exception as error:
+            return f'{self._task.reset.name} raised {type(error).__name__}: {error}'
+        return ''
+
+    def _look(self, skills: Skills) -> tuple[tuple[float, float, float] | None, str]:
+        """Pose of the start object with the arms at home, or None and why it was not seen."""
+        try:
+            arm = self._task.action.arm
+            skills.go_home(arm)
+            pose = skills.locate(self._task.start.object)
+            # A trial begins with a closed gripper, whether or not anything had to be moved.
+            skills.close_gripper(arm)
+            return pose, ''
+        except SkillCancelled:
+            raise
+        except SkillError as error:
+            return None, str(error)
+
+    def _there(self, seen, target) -> bool:
+        if seen is None:
+            return False
+        position, yaw = pose_error(seen, target)
+        return position <= self.tolerance[0] and yaw <= self.tolerance[1]
+
+    def _outcome(self, seen, target, attempts, problem) -> ResetOutcome:
+        success = self._there(seen, target)
+        if seen is None:
+            return ResetOutcome(False, problem, attempts, target, None, math.nan, math.nan)
+        position, yaw = pose_error(seen, target)
+        message = (f'{position * 1000:.1f} mm and {math.degrees(yaw):.1f} deg from the start pose of the seed; allowed '
+                   f'are {self.tolerance[0] * 1000:.0f} mm and {math.degrees(self.tolerance[1]):.0f} deg')
+        if not success and problem:
+            message = f'{problem} ({message})'
+        return ResetOutcome(success, message, attempts, target, seen, position, yaw)
+
+
+def _load(task: Task) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f'enpire_task_{task.name}_reset', task.reset)
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise ConfigurationError(f'{task.reset}: does not load: {type(error).__name__}: {error}') from error
+    return module
