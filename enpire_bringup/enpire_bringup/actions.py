@@ -10,14 +10,19 @@ from __future__ import annotations
 import threading
 import time
 from typing import Any, Callable
+from uuid import uuid4
 
 from action_msgs.msg import GoalStatus
 from rclpy.action import ActionClient, ActionServer, CancelResponse, GoalResponse
+from rclpy.action.client import ClientGoalHandle
 from rclpy.client import Client
 from rclpy.node import Node
 from rclpy.task import Future
+from unique_identifier_msgs.msg import UUID
 
 POLL_PERIOD = 0.02     # s between looks at a peer that announces nothing
+SETTLE_TIME = 0.2      # s after a peer was discovered: it may not have discovered this side yet
+RESEND_PERIOD = 3.0    # s without an answer after which an action request is sent again
 CANCEL_TIMEOUT = 2.0   # s that a remote goal gets to stop after its cancellation
 
 
@@ -169,23 +174,20 @@ def call_action(node: Node, client: ActionClient, goal, *, timeout: float,
     wait.until(client.server_is_ready, 'its server to appear')
 
     on_feedback = (lambda message: feedback(message.feedback)) if feedback else None
-    sent = client.send_goal_async(goal, feedback_callback=on_feedback)
+    uuid = UUID(uuid=list(uuid4().bytes))
+    handle = ClientGoalHandle(client, uuid, None)
     try:
-        handle = wait.result(sent, 'the goal to be accepted')
+        handle, repeated = wait.answer(
+            lambda: _in_executor(node, lambda: client.send_goal_async(goal, on_feedback, uuid)),
+            'the goal to be accepted')
+        if handle.accepted or repeated:
+            # Of two requests for one goal the second is refused as a duplicate; whether the goal runs, the result says.
+            response, _ = wait.answer(handle.get_result_async, 'the result')
     except RemoteCallError:
-        # The acceptance may still come; then the goal must not run on without anybody listening.
-        sent.add_done_callback(_cancel_late_goal)
+        _cancel(node, handle)
         raise
-    if not handle.accepted:
+    if not (handle.accepted or repeated) or response.status == GoalStatus.STATUS_UNKNOWN:
         raise RemoteCallError(f'{name}: the goal was rejected; the log of its server says why')
-    finished = handle.get_result_async()
-    try:
-        response = wait.result(finished, 'the result')
-    except RemoteCallError:
-        _cancel_and_wait(node, handle, finished)
-        raise
-    if response.status == GoalStatus.STATUS_UNKNOWN:
-        raise RemoteCallError(f'{name}: the server no longer knows the goal; was it restarted?')
     return response.result
 
 
@@ -216,9 +218,32 @@ class _Wait:
         self._cancelled = cancelled or (lambda: False)
 
     def until(self, ready: Callable[[], bool], what: str) -> None:
+        if ready():
+            return
         while not ready():
             self._check(what)
             time.sleep(POLL_PERIOD)
+        time.sleep(SETTLE_TIME)
+
+    def answer(self, request: Callable[[], Future], what: str) -> tuple[Any, bool]:
+        """What the future of `request()` gives, and whether the request had to be repeated.
+
+        A request that gets no answer is repeated, ever less often: while two processes discover each other, a server
+        may know a client's requests before it can reach the client.
+        """
+        done = threading.Event()
+        futures = []
+        period, due = RESEND_PERIOD, 0.0
+        while True:
+            now = time.monotonic()
+            if now >= due:
+                due, period = now + period, 2.0 * period
+                future = request()
+                futures.append(future)
+                future.add_done_callback(lambda _: done.set())
+            if done.wait(min(0.05, max(0.001, self._deadline - now))):
+                return next(f for f in futures if f.done()).result(), len(futures) > 1
+            self._check(what)
 
     def result(self, future: Future, what: str):
         done = threading.Event()
@@ -238,17 +263,39 @@ class _Wait:
                 f'{self._name}: waited {now - self._started:.1f} s for {what}, in vain')
 
 
-def _cancel_late_goal(future: Future) -> None:
-    handle = future.result()
-    if handle is not None and handle.accepted:
-        handle.cancel_goal_async()
+def _in_executor(node: Node, request: Callable[[], Future]) -> Future:
+    """Start a request in the executor's thread; a future of its answer.
+
+    send_goal_async of rclpy 9 replaces its own future by a second one without a lock: from another thread, an answer
+    that comes between the two is lost.
+    """
+    answer = Future()
+
+    def forward(future: Future) -> None:
+        if future.exception() is not None:
+            answer.set_exception(future.exception())
+        else:
+            answer.set_result(future.result())
+
+    def run() -> None:
+        try:
+            request().add_done_callback(forward)
+        except Exception as error:   # it belongs to the caller, not to the executor
+            answer.set_exception(error)
+
+    executor = node.executor
+    if executor is None:
+        raise RemoteCallError(f'{node.get_name()} is not spinning, so it cannot call anything')
+    executor.create_task(run)
+    return answer
 
 
-def _cancel_and_wait(node: Node, handle, finished: Future) -> None:
+def _cancel(node: Node, handle: ClientGoalHandle) -> None:
+    """Cancel a goal, and give it a moment to end."""
     if not node.context.ok():
         return
     done = threading.Event()
-    finished.add_done_callback(lambda _: done.set())
+    handle.get_result_async().add_done_callback(lambda _: done.set())
     handle.cancel_goal_async()
     done.wait(CANCEL_TIMEOUT)
 

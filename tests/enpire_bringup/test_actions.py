@@ -10,6 +10,7 @@ from rclpy.action import ActionClient
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from std_srvs.srv import Trigger
 
+from enpire_bringup import actions
 from enpire_bringup.actions import (
     BlockingActionServer, GoalAborted, RemoteCallCancelled, RemoteCallError, call_action, call_service)
 
@@ -185,3 +186,39 @@ def test_close_stops_a_running_goal(peers):
     began = time.monotonic()
     server.close()
     assert time.monotonic() - began < 1.0
+
+
+def test_goal_whose_acceptance_got_lost_is_sent_again_and_runs_once(peers, monkeypatch):
+    monkeypatch.setattr(actions, 'RESEND_PERIOD', 0.3)
+    runs = []
+
+    def execute(goal):
+        runs.append(1)
+        time.sleep(0.6)
+        return MoveArm.Result(success=True)
+    server = peers.serve(execute)
+    handle = server._server._handle
+    lost = []
+
+    class LosesFirstAnswer:
+        """What happens while two processes discover each other."""
+
+        def __getattr__(self, name):
+            return getattr(handle, name)
+
+        def send_goal_response(self, *answer):
+            if lost:
+                handle.send_goal_response(*answer)
+            lost.append(1)
+    server._server._handle = LosesFirstAnswer()
+    assert peers.call().success
+    assert (len(lost), len(runs)) == (2, 1)
+    server._server._handle = handle
+
+
+def test_a_hundred_goals_in_a_row_all_get_their_results(peers):
+    peers.serve(lambda goal: MoveArm.Result(success=True))
+    began = time.monotonic()
+    for _ in range(100):
+        assert peers.call().success
+    assert time.monotonic() - began < 30.0
