@@ -14,6 +14,8 @@ from sensor_msgs.msg import JointState
 from enpire_agent.station_client import StationClient
 from enpire_bringup.station_node import LATCHED_QOS, STATE_QOS
 
+DISCOVERY = 4.0      # s of wall time
+
 # Camera images are not among them: to look at them would make the cameras render.
 _WATCHED = (('clock', Clock), ('joint_states', JointState), ('joint_commands', JointState),
             ('object_poses', ObjectPose), ('verdict', Verdict))
@@ -32,13 +34,15 @@ def observe_station(state: dict, duration: float) -> dict:
             station.node.create_subscription(
                 kind, name, lambda _, name=name: arrivals[name].append(time.monotonic()), STATE_QOS)
         station.node.create_subscription(DiagnosticStatus, 'guard_status', guard.append, LATCHED_QOS)
+        _await_discovery(station, state)
         processes = _processes(state)
+        for times in arrivals.values():
+            times.clear()
         time.sleep(duration)
         now = time.monotonic()
         status = station.status(timeout=0.5)
-        present = {name for name, space in station.node.get_node_names_and_namespaces()
-                   if space == station.namespace}
-    expected = [name for names in state['nodes'].values() for name in names]
+        present = _present(station)
+    expected = _expected(state)
     return {
         **{key: state[key] for key in ('namespace', 'domain', 'station', 'task', 'ready', 'pid', 'log')},
         'processes': [_usage(name, process) for name, process in processes],
@@ -48,6 +52,21 @@ def observe_station(state: dict, duration: float) -> dict:
         'safety': _safety(guard),
         'status': _campaign(status),
     }
+
+
+def _await_discovery(station: StationClient, state: dict) -> None:
+    """Give the graph up to DISCOVERY s to show every node: a participant that has just joined sees few."""
+    end = time.monotonic() + DISCOVERY
+    while time.monotonic() < end and not set(_expected(state)) <= _present(station):
+        time.sleep(0.05)
+
+
+def _expected(state: dict) -> list[str]:
+    return [name for names in state['nodes'].values() for name in names]
+
+
+def _present(station: StationClient) -> set[str]:
+    return {name for name, space in station.node.get_node_names_and_namespaces() if space == station.namespace}
 
 
 def _processes(state: dict) -> list[tuple[str, psutil.Process | None]]:
