@@ -72,6 +72,7 @@ def status_line(status: StationStatus) -> str:
         parts.append(f'best {status.best_successes}/{status.best_trials}')
     parts.append(f'{status.trials} trials')
     parts.append(f'left {duration(status.remaining)}')
+    parts.append(status.state.lower())
     return ' | '.join(parts)
 
 

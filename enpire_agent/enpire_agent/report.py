@@ -196,7 +196,7 @@ def _point(axes, x: float, successes: int, trials: int, color: str, marker: str,
     low, high = success_interval(successes, trials)
     axes.errorbar([x], [rate], yerr=[[rate - low], [high - rate]], color=color, marker=marker, markersize=7,
                   capsize=0, elinewidth=1.4, alpha=0.95, linestyle='', zorder=3)
-    axes.annotate(f'{successes}/{trials}', (x, rate), textcoords='offset points', xytext=(9, -3), fontsize=9,
+    axes.annotate(f'{successes}/{trials}', (x, rate), textcoords='offset points', xytext=(8, 5), fontsize=9,
                   color=color)
 
 
@@ -259,7 +259,7 @@ def _iteration(iteration: Iteration, repository: RecipeRepository | None) -> dic
         'state': 'adopted' if iteration.adopts and iteration.state == 'kept' else iteration.state,
         'reason': iteration.reason, 'bar': bar,
         'outcomes_text': ', '.join(f'{count} {outcome}' for outcome, count in iteration.outcomes.items()),
-        'diff_title': f'diff: {added} lines added, {removed} removed',
+        'diff_title': f'diff: +{added} -{removed} lines',
         'diff': [_diff_line(line) for line in diff[:MAX_DIFF_LINES]]
                 + ([{'kind': 'hunk', 'text': f'... {len(diff) - MAX_DIFF_LINES} more lines'}]
                    if len(diff) > MAX_DIFF_LINES else [])}

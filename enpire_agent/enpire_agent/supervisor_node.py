@@ -190,7 +190,7 @@ class Supervisor(StationNode):
         status.trials, status.successes = state.trials, state.successes
         status.elapsed, status.remaining = campaign.elapsed, campaign.remaining
         status.robot_utilization = min(1.0, state.busy / max(campaign.elapsed, 1e-3))
-        status.message = progress_text(state, stage)
+        status.message = progress_text(state)
         if campaign.hold_reason:
             status.message = campaign.hold_reason
             if not stage:
@@ -266,21 +266,19 @@ class _Listener:
         self._node.publish_kept(self._settings, recipe, decision, parent)
 
 
-def progress_text(state: CampaignState, stage: str) -> str:
-    """One sentence: what is being measured, how far it is."""
-    doing = {'reset': 'resetting', 'policy': 'policy runs', 'verdict': 'looking', 'record': 'recording'}.get(
-        stage, stage or 'thinking')
+def progress_text(state: CampaignState) -> str:
+    """What is being measured and how far it is."""
     if state.phase == 'search':
         running = state.iterations[-1] if state.iterations and state.iterations[-1].state == 'running' else None
         if running is None:
-            return doing
+            return 'choosing the next hypothesis'
         if not running.recipe:
-            return f'best recipe on the search seeds {len(state.best.results)}/{state.settings.search_trials}, {doing}'
-        return f'{running.successes} of {running.trials} so far, {len(running.seeds)} planned, {doing}'
+            return f'best recipe on the search seeds {len(state.best.results)}/{state.settings.search_trials}'
+        return f'{running.successes} of {running.trials} so far, {len(running.seeds)} planned'
     measured = state.baseline if state.phase == 'baseline' else state.gate
     if measured is None:
-        return doing
-    return f'{measured.successes} of {measured.trials} so far, {len(measured.seeds)} planned, {doing}'
+        return 'preparing'
+    return f'{measured.successes} of {measured.trials} so far, {len(measured.seeds)} planned'
 
 
 def _result(state: CampaignState, success: bool, message: str) -> RunCampaign.Result:

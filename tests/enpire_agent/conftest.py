@@ -88,7 +88,7 @@ class FakeStation:
             'trial_id': f'trial_{len(self.ledger.entries()):04d}', 'campaign': 'c', 'station': 'station_1',
             'task': 'push_t', 'kind': kind, 'recipe': recipe_identity(self.work_tree), 'seed': seed,
             'outcome': outcome, 'reason': f'made up: {outcome}', 'env_hash': self.env_hash, 'started': now,
-            'ended': now, 'wall_duration': 1.0, 'position_error': 0.005 if success else 0.1})
+            'ended': now, 'wall_duration': 1.0, 'duration': 12.5, 'position_error': 0.005 if success else 0.1})
         return outcome_of_line(line)
 
 
