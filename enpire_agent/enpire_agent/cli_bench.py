@@ -14,6 +14,8 @@ def add_verbs(verbs) -> None:
 
     verdict = kinds.add_parser('verdict', help='latency from a camera frame to its verdict')
     verdict.add_argument('--frames', type=_count, default=300, metavar='N')
+    verdict.add_argument('--namespace', default='', metavar='NS',
+                         help='a station that is up in real time; default: one started for this')
     _add_common(verdict, run_verdict)
 
     perception = kinds.add_parser('perception', help='errors of the pose estimate on rendered images')
@@ -46,7 +48,8 @@ def _report(line: str) -> None:
 def run_verdict(options) -> int:
     from enpire_reward.bench_verdict import LIMIT_MS, run
 
-    figures = run(options.frames, station=options.station, task=options.task, report=_report)
+    figures = run(options.frames, station=options.station, task=options.task,
+                  namespace=options.namespace, report=_report)
     print(f'{figures["frames"]} frames at {figures["frame_rate_hz"]} Hz')
     for key, title in (('latency_ms', 'frame to verdict'), ('compute_ms', 'reward program'),
                        ('jitter_ms', 'late wake-ups of this machine')):

@@ -70,6 +70,7 @@ class RewardJudge:
         self._closed = threading.Event()
         self._program: ProgramProcess | None = None
         self._problem = f'{self.file.name} is being started'
+        self._has_failed = False        # since it last worked
         self._pause = BACKOFF[0]
         self._begin_start(0.0)
 
@@ -92,7 +93,7 @@ class RewardJudge:
         """A judgement within the budget, whatever the program does."""
         program = self._program
         if program is None:
-            return abstention(self._problem)
+            return abstention(self._problem, failed=self._has_failed)
         started = time.monotonic()
         try:
             answer = program.call('judge', observation, timeout=self._budget)
@@ -102,13 +103,13 @@ class RewardJudge:
             return self._failed(str(failure), time.monotonic() - started)
         except NonsenseError as error:
             return self._failed(str(error), time.monotonic() - started)
-        self._pause = BACKOFF[0]
+        self._pause, self._has_failed = BACKOFF[0], False
         return judgement
 
     def _failed(self, problem: str, compute: float) -> Judgement:
         with self._lock:
             program, self._program = self._program, None
-            self._problem = problem
+            self._problem, self._has_failed = problem, True
         pause, self._pause = self._pause, min(2 * self._pause, BACKOFF[1])
         self._begin_start(pause, program)
         return abstention(problem, compute)
@@ -127,7 +128,7 @@ class RewardJudge:
                 program = ProgramProcess(self.file, 'Reward', config, log_file=self._log_file,
                                          start_timeout=START_TIMEOUT)
             except (ProgramFailure, OSError, yaml.YAMLError, TypeError) as error:
-                self._problem = str(error)
+                self._problem, self._has_failed = str(error), True
                 pause, self._pause = self._pause, min(2 * self._pause, BACKOFF[1])
                 continue
             with self._lock:
