@@ -82,4 +82,5 @@ class MotionPlanner:
             raise PlanningError(str(error)) from error
 
     def _limits(self, speed: float) -> tuple[list[float], list[float]]:
-        return (speed * self._velocity).tolist(), (speed * self._acceleration).tolist()
+        # The same motion, slowed down as a whole.
+        return (speed * self._velocity).tolist(), (speed * speed * self._acceleration).tolist()

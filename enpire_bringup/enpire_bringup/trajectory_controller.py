@@ -300,8 +300,10 @@ class StationMotion:
                 efforts: Sequence[float]) -> str | None:
         """Take in a joint state (in the order of Station.joints; ns, rad, m).
 
-        Returns why everything was stopped and holds now at the measured positions, or None.
+        Returns why everything was stopped and holds now, or None.
         """
+        if not _all_finite(positions):
+            return self._hold_blindly(stamp, positions)
         reset = self._discontinuity(stamp, positions)
         self.now = stamp
         self._last = positions
@@ -315,8 +317,23 @@ class StationMotion:
             gripper.advance(stamp, positions[end], velocities[end], efforts[end])
         return None
 
+    def _hold_blindly(self, stamp, positions) -> str:
+        self.now = stamp
+        joint = next(name for name, value in zip(self.joints, positions) if not _all_finite([value]))
+        reason = f'{joint} is reported at a position that is not finite'
+        for arm, gripper, _, _ in self._parts:
+            arm.hold(reason)
+            if gripper.position is not None:
+                gripper.start_at(gripper.position, reason)
+        return reason
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is anything to command: a first measured state."""
+        return self._last is not None
+
     def _discontinuity(self, stamp, positions) -> str | None:
-        if self.now is None:
+        if self._last is None:
             return 'the first joint state'
         if stamp <= self.now:
             return 'joint states went back in time'
@@ -324,7 +341,7 @@ class StationMotion:
         if gap > MISSING:
             return f'joint states were missing for {gap:.2f} s'
         for name, old, new in zip(self.joints, self._last, positions):
-            if not abs(new - old) <= JUMP:     # also catches NaN
+            if abs(new - old) > JUMP:
                 return f'{name} went from {old:.3f} to {new:.3f} rad between two joint states'
         return None
 

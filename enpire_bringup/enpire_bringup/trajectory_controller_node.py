@@ -79,11 +79,13 @@ class TrajectoryController(StationNode):
         with self._lock:
             stopped = self._take_in(stamp, message.header.stamp, state)
         if stopped is not None:
-            self.get_logger().info(f'holding where the arms are: {stopped}')
+            self.get_logger().info(f'holding where the arms are: {stopped}', throttle_duration_sec=1.0)
 
     def _take_in(self, stamp: int, header_stamp, state) -> str | None:
         self._state, self._header_stamp = state, header_stamp
         stopped = self._motion.observe(stamp, *state)
+        if not self._motion.ready:
+            return stopped
         if (self._lockstep and self._motion.awaits(stamp)
                 and is_policy_tick(stamp // self._tick_ns, self.station.policy_rate, self.station.control_rate)):
             self._answer_due = time.monotonic() + self.station.step_timeout
