@@ -112,11 +112,12 @@ def run_shown(client, goal: RunCampaign.Goal, progress: Progress) -> RunCampaign
 def _run_once(client, goal, show: Callable[[StationStatus], None], patience: float) -> RunCampaign.Result | None:
     """The campaign's result, or None when the supervisor fell silent."""
     heard = [time.monotonic() + patience - SILENCE]
-    stop, lost = threading.Event(), threading.Event()
+    stop, lost, fed = threading.Event(), threading.Event(), threading.Event()
     outcome: list = []
 
     def feedback(message: RunCampaign.Feedback) -> None:
         heard[0] = time.monotonic()
+        fed.set()
         show(message.status)
 
     def cancelled() -> bool:
@@ -142,8 +143,8 @@ def _run_once(client, goal, show: Callable[[StationStatus], None], patience: flo
     (ended,) = outcome
     if lost.is_set() and isinstance(ended, RemoteCallCancelled):
         return None
-    if isinstance(ended, RemoteCallError) and 'restarted' in str(ended):
-        return None
+    if isinstance(ended, RemoteCallError) and fed.is_set() and not stop.is_set():
+        return None      # it ran, and now nobody knows of it: the supervisor was started anew
     if isinstance(ended, Exception):
         raise ended
     return ended

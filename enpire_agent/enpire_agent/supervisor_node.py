@@ -112,7 +112,11 @@ class Supervisor(StationNode):
         """One trial through the trial runner; its ledger line is what counts."""
         goal = RunTrial.Goal(recipe=str(repository.work_tree), campaign=settings.campaign, kind=kind, seed=seed)
         ledger = Ledger(self._runs / settings.campaign / settings.station / 'ledger.jsonl')
-        before = len(ledger.entries())
+        known = len(ledger.entries())
+
+        def line() -> dict | None:
+            return next((entry for entry in ledger.entries()[known:]
+                         if (entry['kind'], entry['seed']) == (kind, seed)), None)
 
         def cancelled() -> bool:
             if self._goal.is_cancel_requested:
@@ -124,33 +128,33 @@ class Supervisor(StationNode):
             try:
                 call_action(self, self._run_trial, goal, timeout=TRIAL_BOUND, cancelled=cancelled,
                             feedback=self._on_trial_feedback)
+                break
             except RemoteCallCancelled as error:
                 raise CampaignStopped(str(error)) from error
             except RemoteCallError as error:
-                if 'rejected' in str(error) and time.monotonic() < busy_until:
-                    self._stage = 'waiting for another trial to end'
-                    time.sleep(0.5)
-                    if cancelled():
-                        raise CampaignStopped('stopped while another trial was running') from error
+                # A runner that died enters its trial when it starts again; one that is busy rejects the goal.
+                if line() is None and 'rejected' in str(error) and time.monotonic() < busy_until:
+                    self._wait(0.5, cancelled)
                     continue
                 self.get_logger().error(f'{error}; waiting for the trial runner to come back')
-                self._wait_for_line(ledger, before, cancelled, str(error))
+                deadline = time.monotonic() + RUNNER_AWAY
+                while line() is None:
+                    if time.monotonic() > deadline:
+                        raise CampaignError(f'{error}; the trial runner did not come back within '
+                                            f'{RUNNER_AWAY:.0f} s') from error
+                    self._wait(0.2, cancelled)
+                break
             finally:
                 self._stage = ''
-            break
-        lines = ledger.entries()[before:]
-        if not lines:
+        entered = line()
+        if entered is None:
             raise CampaignError('the trial runner did not start the trial; its log says why')
-        return outcome_of_line(lines[-1])
+        return outcome_of_line(entered)
 
-    def _wait_for_line(self, ledger: Ledger, before: int, cancelled, reason: str) -> None:
-        deadline = time.monotonic() + RUNNER_AWAY
-        while len(ledger.entries()) == before:
-            if cancelled():
-                raise CampaignStopped('stopped while the trial runner was away')
-            if time.monotonic() > deadline:
-                raise CampaignError(f'{reason}; the trial runner did not come back within {RUNNER_AWAY:.0f} s')
-            time.sleep(0.2)
+    def _wait(self, seconds: float, cancelled) -> None:
+        if cancelled():
+            raise CampaignStopped('stopped while waiting for the trial runner')
+        time.sleep(seconds)
 
     def _on_trial_feedback(self, feedback: RunTrial.Feedback) -> None:
         self._stage = feedback.stage
