@@ -195,7 +195,8 @@ class StationProcesses:
             end = time.monotonic() + GRAPH_LOOK
             while time.monotonic() < end:
                 watch.spin(_POLL)
-                taken = watch.nodes_in(self.namespace)
+                # A client (`enpire status` in another terminal) talks to a station and is none.
+                taken = {name for name in watch.nodes_in(self.namespace) if not name.startswith('enpire_client_')}
                 if taken:
                     raise StationError(
                         f"{self.namespace} in ROS domain {self.domain_id} already has the nodes "
