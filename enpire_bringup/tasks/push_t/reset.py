@@ -69,10 +69,13 @@ def move_t(skills, arm, pose, target, yaw):
     if yaw is None:
         raise SkillError(f'the handle at ({pose[0]:.3f}, {pose[1]:.3f}) m is out of reach')
     pick_up(skills, arm, pose, yaw, 0.0)
-    skills.lift(arm, SAFE_HEIGHT)
-    skills.carry(arm, target[0], target[1], wrap(target[2] - pose[2]))
-    skills.place(arm, GRASP_HEIGHT)
-    skills.lift(arm, SAFE_HEIGHT)
+    try:
+        skills.lift(arm, SAFE_HEIGHT)
+        skills.carry(arm, target[0], target[1], wrap(target[2] - pose[2]))
+    finally:
+        # Also when the way there failed: what is left in the fingers would be dropped from home.
+        skills.place(arm, GRASP_HEIGHT)
+        skills.lift(arm, SAFE_HEIGHT)
 
 
 def pick_up(skills, arm, pose, yaw, lean):
