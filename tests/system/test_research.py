@@ -1,0 +1,315 @@
+"""Trials and campaigns on a real simulated station.
+
+The arm's reset is replaced by one that puts the world to the seed at once: what a reset does is tested elsewhere, and
+here it would take most of the time. The task's tolerance is so wide that a T that is seen lies on the goal, so a
+policy that does anything valid succeeds.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import textwrap
+import threading
+import time
+
+import psutil
+import pytest
+
+rclpy = pytest.importorskip('rclpy')
+
+from mcap_ros2.reader import read_ros2_messages  # noqa: E402
+from rcl_interfaces.srv import SetParameters  # noqa: E402
+from rclpy.executors import SingleThreadedExecutor  # noqa: E402
+from rclpy.parameter import Parameter  # noqa: E402
+from std_srvs.srv import Trigger  # noqa: E402
+
+from enpire_agent.campaign import read_campaign  # noqa: E402
+from enpire_agent.ledger import Ledger  # noqa: E402
+from enpire_agent.recipe_repository import RecipeRepository  # noqa: E402
+from enpire_agent.report import write_report  # noqa: E402
+from enpire_agent.station_client import StationClient  # noqa: E402
+from enpire_agent.trial_record import read_frames, read_steps  # noqa: E402
+from enpire_bringup.actions import BlockingActionServer, call_service  # noqa: E402
+from enpire_bringup.paths import share_directory  # noqa: E402
+from enpire_msgs.action import Reset, RunCampaign  # noqa: E402
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(240)]
+
+NODES = ('sim_station', 'trajectory_controller', 'sim_cameras', 'camera_perception', 'success_detector', 'arm_control',
+         'trial_runner', 'supervisor', 'git_bridge')
+
+STAY = "return observation['tip']"
+CRASH = "raise RuntimeError('lost the T')"
+
+
+def write_recipe(folder, act):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / 'recipe.yaml').write_text('method: test\nparameters: {}\n')
+    (folder / 'policy.py').write_text(textwrap.dedent(f'''
+        import time
+
+
+        class Policy:
+            def __init__(self, config):
+                pass
+
+            def reset(self, observation):
+                pass
+
+            def act(self, observation):
+                {act}
+        '''))
+    return folder
+
+
+@pytest.fixture
+def task(tmp_path):
+    folder = tmp_path / 'push_t'
+    shutil.copytree(share_directory() / 'tasks' / 'push_t', folder, ignore=shutil.ignore_patterns('__pycache__'))
+    text = (folder / 'task.yaml').read_text()
+    for old, new in (('episode_timeout: 30.0', 'episode_timeout: 3.0'), ('max_late_steps: 90', 'max_late_steps: 5'),
+                     ('position: 0.010, yaw: 0.0873', 'position: 0.5, yaw: 3.1415')):
+        assert old in text
+        text = text.replace(old, new)
+    (folder / 'task.yaml').write_text(text)
+    shutil.rmtree(folder / 'recipe')
+    write_recipe(folder / 'recipe', STAY)
+    return folder
+
+
+class InstantReset:
+    """Serves `reset` for a station by its simulator's own reset."""
+
+    def __init__(self, station):
+        self.context = rclpy.Context()
+        rclpy.init(context=self.context, domain_id=station.domain_id)
+        self.node = rclpy.create_node('enpire_client_reset', namespace=station.namespace, context=self.context)
+        self._parameters = self.node.create_client(SetParameters, 'sim_station/set_parameters')
+        self._reset_world = self.node.create_client(Trigger, 'sim/reset_world')
+        self.succeeds = True
+        self._server = BlockingActionServer(self.node, Reset, 'reset', self._reset, busy_message='one at a time')
+        self._executor = SingleThreadedExecutor(context=self.context)
+        self._executor.add_node(self.node)
+        threading.Thread(target=self._executor.spin, daemon=True).start()
+
+    def _reset(self, goal):
+        if not self.succeeds:
+            return Reset.Result(success=False, message='the T is out of reach', attempts=3)
+        seed = Parameter('seed', value=goal.request.seed % 2**31).to_parameter_msg()
+        call_service(self.node, self._parameters, SetParameters.Request(parameters=[seed]), timeout=20)
+        response = call_service(self.node, self._reset_world, Trigger.Request(), timeout=20)
+        time.sleep(0.3)
+        return Reset.Result(success=response.success, message=response.message, attempts=1)
+
+    def close(self):
+        self._executor.shutdown(timeout_sec=0.0)
+        self._server.close()
+        self.context.try_shutdown()
+
+
+@pytest.fixture
+def bring_up(start_station, task):
+    """bring_up(namespace) -> (station, client, reset); several share a ROS domain."""
+    closing = []
+
+    def start(namespace='station_1'):
+        station = start_station(task=str(task), namespace=namespace, only=NODES, camera_width=320, camera_height=240)
+        reset = InstantReset(station)
+        client = StationClient(namespace, station.domain_id)
+        closing.extend((client, reset))
+        return station, client, reset
+
+    yield start
+    for thing in closing:
+        thing.close()
+
+
+def ledger_of(station, campaign='manual'):
+    return Ledger(station.runs / campaign / station.name / 'ledger.jsonl')
+
+
+def wait_for(condition, what, seconds=30.0):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f'waited {seconds} s for {what}'
+        time.sleep(0.05)
+
+
+def in_background(call):
+    """Runs `call` in a thread; returns a list that gets its result or exception, and the thread."""
+    outcome = []
+
+    def work():
+        try:
+            outcome.append(call())
+        except Exception as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    return outcome, thread
+
+
+def test_trials_good_and_bad_leave_complete_records_and_a_usable_station(bring_up, tmp_path, task):
+    station, client, reset = bring_up()
+
+    good = client.run_trial(seed=2, timeout=60)
+    assert good.outcome == 'SUCCESS', good.reason
+    assert good.reset_success and good.late_steps == 0 and good.steps > 3
+    assert {check.name for check in good.verdict.checks} >= {'position', 'yaw', 'still'}
+    stamps = [m.log_time_ns for m in read_ros2_messages(f'{good.directory}/episode.mcap', topics=['joint_states'])]
+    assert stamps == sorted(stamps) and len(stamps) > good.steps
+    assert len(list(read_frames(good.directory))) >= 5
+    steps = list(read_steps(good.directory))
+    assert [step['step'] for step in steps] == list(range(len(steps))) and len(steps) == good.steps
+    assert all(step['source'] == 'policy' for step in steps)
+    # One answer a policy step, none left out: 30 Hz on the grid of 100 Hz.
+    assert steps[-1]['time'] == pytest.approx((good.steps - 1) / 30, abs=0.011)
+
+    bad = {CRASH: ('POLICY_ERROR', 'lost the T'), "return [float('nan'), 0.0]": ('POLICY_ERROR', 'finite'),
+           'return [0.3]': ('POLICY_ERROR', 'shape (1,)'), 'time.sleep(100)': ('POLICY_ERROR', 'did not answer'),
+           '1 +': ('POLICY_ERROR', 'SyntaxError')}
+    for number, (act, (outcome, said)) in enumerate(bad.items()):
+        result = client.run_trial(str(write_recipe(tmp_path / f'bad_{number}', act)), seed=2, timeout=60)
+        assert (result.outcome, said in result.reason) == (outcome, True), result.reason
+
+    reset.succeeds = False
+    failed = client.run_trial(seed=4, timeout=60)
+    assert (failed.outcome, failed.reset_success, failed.reset_attempts) == ('RESET_FAILED', False, 3)
+    reset.succeeds = True
+
+    (task / 'reward.py').write_text((task / 'reward.py').read_text() + '\n# looks kinder now\n')
+    tampered = client.run_trial(seed=2, timeout=60)
+    assert tampered.outcome == 'INVALID' and 'environment was changed' in tampered.reason
+
+    lines = ledger_of(station).verify()
+    assert [line['outcome'] for line in lines] == ['SUCCESS', *['POLICY_ERROR'] * 5, 'RESET_FAILED', 'INVALID']
+    assert len({line['env_hash'] for line in lines}) == 1
+
+
+def test_interrupted_trials_count(bring_up, tmp_path, task):
+    text = (task / 'task.yaml').read_text()
+    (task / 'task.yaml').write_text(text.replace('position: 0.5', 'position: 0.001')
+                                    .replace('episode_timeout: 3.0', 'episode_timeout: 60.0'))
+    station, client, _ = bring_up()
+    trials = station.runs / 'manual' / 'station_1' / 'trials'
+
+    def running_trial():
+        """The trial whose policy runs now."""
+        running = [file.parent for file in trials.glob('*/episode.mcap.part') if not (file.parent / 'trial.json').exists()]
+        return running[0] if running and (running[0] / 'policy.log').exists() else None
+
+    # A camera that stops: one reason that names it, and the station goes on when it is back.
+    outcome, thread = in_background(lambda: client.run_trial(seed=2, timeout=90))
+    wait_for(running_trial, 'a running policy')
+    time.sleep(1.5)
+    os.kill(station.pids()['cameras'], signal.SIGSTOP)
+    try:
+        thread.join(60)
+    finally:
+        os.kill(station.pids()['cameras'], signal.SIGCONT)
+    assert outcome[0].outcome == 'ABORTED' and 'camera' in outcome[0].reason, outcome
+
+    # The trial runner is killed: its trial is in the ledger when it is back, and only once.
+    outcome, thread = in_background(lambda: client.run_trial(seed=4, timeout=90))
+    wait_for(running_trial, 'a running policy')
+    trial = running_trial()
+    killed = station.pids()['research']
+    children = psutil.Process(killed).children(recursive=True)
+    os.kill(killed, signal.SIGKILL)
+    ledger = ledger_of(station)
+    wait_for(lambda: len(ledger.entries()) == 2, 'the killed trial in the ledger')
+    line = ledger.verify()[-1]
+    assert (line['trial_id'], line['outcome'], line['seed']) == (trial.name, 'ABORTED', 4)
+    wait_for(lambda: not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children),
+             "the policy's process to end")
+    assert not (trial / 'trial.json').exists()
+
+    again = None
+    end = time.monotonic() + 30
+    while again is None:
+        try:
+            again = client.run_trial(str(write_recipe(tmp_path / 'crash', CRASH)), seed=6, timeout=60)
+        except RuntimeError:
+            assert time.monotonic() < end
+    assert again.outcome == 'POLICY_ERROR'
+    assert len(ledger.verify()) == 3
+
+
+def test_a_campaign_improves_tells_a_second_station_and_reports(bring_up, task):
+    write_recipe(task / 'recipe', CRASH)
+    write_recipe(task / 'ideas', STAY)
+    (task / 'ideas' / 'ideas.yaml').write_text(textwrap.dedent('''
+        ideas:
+          - {id: worse, family: other, hypothesis: Doing nothing at all may be enough, files: {policy.py: worse.py}}
+          - {id: stay, family: calm, hypothesis: A policy that does not crash gets somewhere, files: {policy.py: policy.py}}
+        '''))
+    (task / 'ideas' / 'worse.py').write_text('class Policy(:\n')
+    station, client, _ = bring_up()
+    statuses, campaign = [], 'improve'
+    goal = RunCampaign.Goal(campaign=campaign, search_trials=1, gate_trials=2)
+
+    result = client.run_campaign(goal, timeout=150, feedback=lambda message: statuses.append(message.status))
+
+    assert result.success, result.message
+    assert (result.baseline_successes, result.baseline_trials) == (0, 2)
+    assert (result.gate_successes, result.gate_trials) == (2, 2)
+    state = read_campaign(station.runs / campaign / 'station_1' / 'campaign.json')
+    assert [(i.origin, i.state) for i in state.iterations] == [('idea:worse#0', 'reverted'), ('idea:stay#0', 'kept')]
+    assert {status.phase for status in statuses} >= {'baseline', 'search', 'gate'} - {'baseline'}
+    assert any('does not crash' in status.hypothesis for status in statuses)
+    assert result.trials == len(ledger_of(station, campaign).verify())
+
+    # The same name again: finished, and no trial is run twice.
+    again = client.run_campaign(goal, timeout=60)
+    assert again.message == result.message and again.trials == result.trials
+
+    second, client_2, _ = bring_up('station_2')
+    adopted = client_2.run_campaign(RunCampaign.Goal(campaign=campaign, search_trials=1, gate_trials=2,
+                                                     max_iterations=1), timeout=120)
+    assert adopted.success and adopted.trials == 1, adopted.message
+    state_2 = read_campaign(station.runs / campaign / 'station_2' / 'campaign.json')
+    assert state_2.best.adopted_from == 'station_1' and state_2.baseline.source == 'station_1'
+    repositories = [RecipeRepository(station.runs / campaign / name / 'recipe') for name in ('station_1', 'station_2')]
+    assert repositories[0].files(state.best.commit) == repositories[1].files('HEAD')
+
+    page = write_report(station.runs / campaign).read_text()
+    assert 'A policy that does not crash gets somewhere' in page and 'station_2' in page
+    assert page.count('data:video/webm;base64,') >= 1
+
+
+def test_hold_stops_between_trials_and_cancel_ends_a_campaign_that_can_be_resumed(bring_up, task):
+    station, client, _ = bring_up()
+    goal = RunCampaign.Goal(campaign='held', search_trials=2, gate_trials=3)
+    stop = threading.Event()
+    outcome, thread = in_background(lambda: client.run_campaign(goal, timeout=150, cancelled=stop.is_set))
+    ledger = ledger_of(station, 'held')
+    wait_for(lambda: len(ledger.entries()) == 1, 'the first trial')
+    assert client.hold('a person at the table').accepted
+    wait_for(lambda: client.status().state == 'HELD', 'the hold')
+    count = len(ledger.entries())
+    assert client.status().message == 'a person at the table'
+    time.sleep(2.0)
+    assert len(ledger.entries()) == count
+    assert client.resume().accepted
+    wait_for(lambda: len(ledger.entries()) > count, 'a trial after the hold')
+    stop.set()
+    thread.join(30)
+    assert not thread.is_alive()
+    trial_count = json.loads((station.runs / 'held' / 'station_1' / 'campaign.json').read_text())['baseline']['trials']
+    assert 1 <= trial_count
+    wait_for(lambda: client.status().state == 'IDLE', 'the campaign to end')
+
+    result = client.run_campaign(goal, timeout=150)
+    assert result.success and result.baseline_trials == 3
+    lines = ledger.verify()
+    assert len({(line['kind'], line['seed'], line['recipe']) for line in lines}) == len(lines)
+
+
+def test_adopt_by_hand_says_why_it_cannot(bring_up):
+    _, client, _ = bring_up()
+    response = client.adopt('1234567')
+    assert not response.accepted and 'no peer has announced a recipe yet' in response.message
