@@ -15,7 +15,7 @@ from enpire_bringup.composition import STANDARD_REMAPPINGS, full_namespace, is_i
 from enpire_bringup.configuration import ConfigurationError
 from enpire_bringup.node_group import NOT_MADE
 from enpire_bringup.paths import share_directory
-from enpire_bringup.process_environment import prepare_environment
+from enpire_bringup.process_environment import image_environment, prepare_environment
 from enpire_bringup.station import load_station
 from enpire_bringup.task import load_task
 
@@ -50,6 +50,7 @@ def _process(spec):
     if spec.is_group:
         return Node(package='enpire_bringup', executable='node_group', output='both',
                     arguments=['--nodes', spec.nodes_json(), '--parent', str(os.getpid())],
+                    additional_env=image_environment() if spec.publishes_images else {},
                     respawn=True, respawn_delay=2.0, on_exit=_on_exit)
     node = spec.nodes[0]
     return Node(package=node.package, executable=node.executable, name=node.name, namespace=node.namespace,

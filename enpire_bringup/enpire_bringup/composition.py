@@ -42,10 +42,14 @@ class NodeSpec:
 
 @dataclass(frozen=True)
 class ProcessSpec:
-    """One process: several nodes of ours in a `node_group`, or one foreign executable."""
+    """One process: several nodes of ours in a `node_group`, or one foreign executable.
+
+    publishes_images: needs a large shared-memory segment.
+    """
 
     name: str
     nodes: tuple[NodeSpec, ...]
+    publishes_images: bool = False
 
     @property
     def is_group(self) -> bool:
@@ -107,14 +111,15 @@ def station_processes(station: Station, task: Task, namespace: str, *, real_time
               'camera_height': camera_height}
     extra = dict(node_parameters or {})
 
-    def process(name: str, entries) -> ProcessSpec:
+    def process(name: str, entries, publishes_images: bool = False) -> ProcessSpec:
         return ProcessSpec(name, tuple(
             NodeSpec(package, executable, executable, namespace, node_class,
                      {**common, **extra.pop(executable, {})})
-            for package, executable, node_class in entries))
+            for package, executable, node_class in entries), publishes_images)
 
     motion = _MOTION if real_state_publisher else _MOTION + _OWN_STATE_PUBLISHER
-    processes = [process('world', _WORLD), process('cameras', _CAMERAS), process('perception', _PERCEPTION),
+    processes = [process('world', _WORLD), process('cameras', _CAMERAS, publishes_images=True),
+                 process('perception', _PERCEPTION),
                  process('motion', motion), process('research', _RESEARCH)]
     if real_state_publisher:
         from enpire_bringup.robot_description import robot_description

@@ -8,13 +8,16 @@ from enpire_bringup.configuration import ConfigurationError
 from enpire_bringup.paths import share_directory
 
 
+_PROFILES = share_directory() / 'config'
+
+
 def prepare_environment() -> None:
     """Set in this process's environment what nodes need; what the user has set stays.
 
     Must run before rclpy is initialised, so that this process can talk to the nodes.
     """
     defaults = {
-        'FASTDDS_DEFAULT_PROFILES_FILE': str(share_directory() / 'config' / 'fastdds.xml'),
+        'FASTDDS_DEFAULT_PROFILES_FILE': str(_PROFILES / 'fastdds.xml'),
         'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST',
         'MUJOCO_GL': 'osmesa',
         # Renderers and linear algebra of several nodes share few cores: threads of their own slow all down.
@@ -23,6 +26,16 @@ def prepare_environment() -> None:
     }
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
+
+
+def image_environment() -> dict[str, str]:
+    """What a process that publishes camera images needs on top: a larger shared-memory segment.
+
+    Empty where the user has set a Fast DDS profile of their own.
+    """
+    if os.environ.get('FASTDDS_DEFAULT_PROFILES_FILE') not in (None, str(_PROFILES / 'fastdds.xml')):
+        return {}
+    return {'FASTDDS_DEFAULT_PROFILES_FILE': str(_PROFILES / 'fastdds_images.xml')}
 
 
 def environment_domain() -> int:

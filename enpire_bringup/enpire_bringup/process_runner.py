@@ -18,6 +18,7 @@ import sys
 import tempfile
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Callable, Collection, Mapping, Sequence
 
@@ -27,7 +28,7 @@ from enpire_bringup.composition import NodeSpec, ProcessSpec, full_namespace, st
 from enpire_bringup.configuration import ConfigurationError
 from enpire_bringup.node_group import NOT_MADE, READY_LINE
 from enpire_bringup.paths import runs_directory, share_directory
-from enpire_bringup.process_environment import environment_domain, prepare_environment
+from enpire_bringup.process_environment import environment_domain, image_environment, prepare_environment
 from enpire_bringup.shared_memory import remove_dead_segments
 from enpire_bringup.station import load_station
 from enpire_bringup.task import load_task
@@ -279,6 +280,8 @@ class _Child:
         return self.process is not None and self.process.poll() is None
 
     def start(self, environment: dict[str, str]) -> None:
+        if self.spec.publishes_images:
+            environment = {**environment, **image_environment()}
         self.log.unlink(missing_ok=True) if self._crashes == 0 else None
         with self.log.open('ab') as log:
             self._read_from = log.tell()
@@ -346,7 +349,7 @@ class _Child:
 def _only(spec: ProcessSpec, only: Collection[str] | None) -> ProcessSpec:
     if only is None:
         return spec
-    return ProcessSpec(spec.name, tuple(node for node in spec.nodes if node.name in only))
+    return replace(spec, nodes=tuple(node for node in spec.nodes if node.name in only))
 
 
 def _foreign_command(node: NodeSpec, parameter_file: Path) -> list[str]:
