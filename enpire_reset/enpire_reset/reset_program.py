@@ -54,12 +54,15 @@ class ResetProgram:
         begin_attempt(0)
         seen, problem = self._look(skills)
         attempts = 0
-        while not self._there(seen, target) and attempts < MAX_ATTEMPTS:
+        blind = False
+        while not self._there(seen, target) and attempts < MAX_ATTEMPTS and not blind:
             attempts += 1
             begin_attempt(attempts)
-            failure = self._attempt(skills, seed)
+            failure, before = self._attempt(skills, seed), seen
             seen, problem = self._look(skills)
             problem = failure or problem
+            # Not seen before and not after: whatever hides it, another attempt does not know more.
+            blind = before is None and seen is None
         return self._outcome(seen, target, attempts, problem)
 
     def _attempt(self, skills: Skills, seed: int) -> str:

@@ -1,0 +1,310 @@
+"""Arm control and trajectory controller on a simulated station, through their actions and topics."""
+
+import contextlib
+import math
+import threading
+import time
+
+import numpy as np
+import pytest
+
+rclpy = pytest.importorskip('rclpy')
+
+from control_msgs.action import FollowJointTrajectory, GripperCommand  # noqa: E402
+from diagnostic_msgs.msg import DiagnosticStatus  # noqa: E402
+from geometry_msgs.msg import PoseStamped  # noqa: E402
+from rclpy.action import ActionClient  # noqa: E402
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor  # noqa: E402
+from sensor_msgs.msg import JointState  # noqa: E402
+from trajectory_msgs.msg import JointTrajectoryPoint  # noqa: E402
+
+from enpire_bringup.actions import RemoteCallCancelled, call_action  # noqa: E402
+from enpire_bringup.kinematics import ArmKinematics, quaternion_of, tool_down  # noqa: E402
+from enpire_bringup.process_runner import DomainReservation, StationProcesses  # noqa: E402
+from enpire_bringup.station import load_station  # noqa: E402
+from enpire_bringup.station_node import LATCHED_QOS, LATEST_QOS, STATE_QOS  # noqa: E402
+from enpire_bringup.world import is_policy_tick  # noqa: E402
+from enpire_msgs.action import MoveArm  # noqa: E402
+
+pytestmark = pytest.mark.system
+
+NODES = {'sim_station', 'trajectory_controller', 'arm_control'}
+SECOND = 1_000_000_000
+STATION = load_station('yam_bimanual_sim')
+SEED_WITH_T_ASIDE = 1     # the T starts at (0.33, 0.09) m: the tests stay away from there
+
+
+class Client:
+    """What a person at the station's topics and actions sees."""
+
+    def __init__(self, station):
+        self.context = rclpy.Context()
+        rclpy.init(context=self.context, domain_id=station.domain_id)
+        self.node = rclpy.create_node('motion_client', namespace=station.namespace, context=self.context)
+        self.news = threading.Condition()
+        self.state = None
+        self.guard = []
+        self.node.create_subscription(JointState, 'joint_states', self._on_state, STATE_QOS)
+        self.node.create_subscription(DiagnosticStatus, 'guard_status', self._on_guard, LATCHED_QOS)
+        self.servo = self.node.create_publisher(PoseStamped, 'left/servo', LATEST_QOS)
+        self.move_client = ActionClient(self.node, MoveArm, 'move_arm')
+        self.follow_client = ActionClient(self.node, FollowJointTrajectory,
+                                          'left/joint_trajectory_controller/follow_joint_trajectory')
+        self.gripper_client = ActionClient(self.node, GripperCommand, 'left/gripper_controller/gripper_cmd')
+        self.executor = SingleThreadedExecutor(context=self.context)
+        self.executor.add_node(self.node)
+        self.thread = threading.Thread(target=self._spin, daemon=True)
+        self.thread.start()
+        self.kinematics = ArmKinematics(STATION, 'left')
+        self.until(lambda: self.state is not None and self.guard and self.guard[-1][0] == DiagnosticStatus.OK
+                   and self.servo.get_subscription_count(), 'the station to be ready')
+
+    def _spin(self):
+        try:
+            self.executor.spin()
+        except ExternalShutdownException:
+            pass
+
+    def _on_state(self, message):
+        with self.news:
+            self.state = message
+            self.news.notify_all()
+
+    def _on_guard(self, message):
+        with self.news:
+            self.guard.append((message.level, message.message))
+            self.news.notify_all()
+
+    def until(self, condition, what, seconds=15.0):
+        with self.news:
+            assert self.news.wait_for(condition, seconds), f'waited {seconds} s for {what}; guard: {self.guard[-3:]}'
+
+    @property
+    def stamp(self):
+        return self.state.header.stamp.sec * SECOND + self.state.header.stamp.nanosec
+
+    @property
+    def tip(self):
+        return self.kinematics.tip(self.state.position[:6])
+
+    def move(self, arm='left', **goal):
+        if 'pose' in goal:
+            goal['pose'] = stamped(goal['pose'])
+        return call_action(self.node, self.move_client, MoveArm.Goal(arm=arm, **goal), timeout=30.0)
+
+    def grip(self, position, effort=10.0):
+        goal = GripperCommand.Goal()
+        goal.command.position, goal.command.max_effort = position, effort
+        return call_action(self.node, self.gripper_client, goal, timeout=20.0)
+
+    def next_policy_step(self, after):
+        """Stamp (ns) of a policy tick later than `after`, the message with it."""
+        with self.news:
+            assert self.news.wait_for(
+                lambda: self.stamp > after and is_policy_tick(self.stamp // (SECOND // 100), 30.0, 100.0), 5.0), \
+                'the world stands still'
+            return self.stamp, self.state
+
+    def close(self):
+        rclpy.shutdown(context=self.context)
+        self.thread.join(2.0)
+        for action in (self.move_client, self.follow_client, self.gripper_client):
+            action.destroy()
+        self.node.destroy_node()
+
+
+def stamped(pose, stamp=None, frame='world'):
+    message = PoseStamped()
+    message.header.frame_id = frame
+    if stamp is not None:
+        message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp, SECOND)
+    position, orientation = message.pose.position, message.pose.orientation
+    position.x, position.y, position.z = (float(value) for value in pose[:3, 3])
+    orientation.x, orientation.y, orientation.z, orientation.w = quaternion_of(pose)
+    return message
+
+
+@contextlib.contextmanager
+def running_client(tmp_path, **options):
+    reservation = DomainReservation()
+    try:
+        with StationProcesses(domain_id=reservation.domain_id, only=NODES, runs=tmp_path,
+                              node_parameters={'sim_station': {'seed': SEED_WITH_T_ASIDE}}, **options) as station:
+            client = Client(station)
+            try:
+                yield client
+            finally:
+                client.close()
+    finally:
+        reservation.release()
+
+
+@pytest.fixture(scope='module')
+def station_client(tmp_path_factory):
+    with running_client(tmp_path_factory.mktemp('runs')) as client:
+        yield client
+
+
+@pytest.fixture
+def client(station_client):
+    """A lockstep station with both arms at home; starting one takes longer than most of these tests."""
+    for arm in STATION.arms:
+        result = station_client.move(arm=arm, mode=MoveArm.Goal.NAMED, named='home')
+        assert result.success, result.message
+    station_client.until(lambda: station_client.guard[-1][0] == DiagnosticStatus.OK, 'a contented guard')
+    del station_client.guard[:-1]
+    return station_client
+
+
+def test_moves_end_where_they_should_and_impossible_ones_leave_the_station_usable(client):
+    goal = MoveArm.Goal
+    result = client.move(mode=goal.POSE, pose=tool_down(0.30, -0.10, 0.10, 0.3))
+    assert result.success and result.duration > 0.3, result.message
+    np.testing.assert_allclose(client.kinematics.tip(result.joints), [0.30, -0.10, 0.10], atol=4e-3)
+    result = client.move(mode=goal.LINEAR, pose=tool_down(0.30, -0.10, 0.03, 0.3))
+    assert result.success, result.message
+    np.testing.assert_allclose(client.kinematics.tip(result.joints), [0.30, -0.10, 0.03], atol=4e-3)
+
+    for refused, reason in (
+            (dict(mode=goal.POSE, pose=tool_down(0.9, 0.0, 0.1, 0.0)), 'out of reach'),
+            (dict(mode=goal.LINEAR, pose=tool_down(0.30, -0.10, 0.001, 0.3)), 'the workspace is 0.005 to 0.7 m'),
+            (dict(mode=goal.NAMED, named='nowhere'), "no named position 'nowhere'; there are: home"),
+            (dict(mode=goal.JOINT, joints=[0.0, 1.0]), '2 joint positions; expected 6'),
+            (dict(mode=goal.NAMED, named='home', speed_scale=3.0), 'speed_scale is 3.0'),
+            (dict(arm='middle', mode=goal.NAMED, named='home'), "no arm 'middle'; there are: left, right")):
+        result = client.move(**refused)
+        assert not result.success and reason in result.message
+
+    result = client.move(mode=goal.NAMED, named='home')
+    assert result.success, result.message
+    np.testing.assert_allclose(result.joints, STATION.arms['left'].named['home'], atol=0.03)
+
+
+def test_both_arms_move_at_once_and_one_arm_runs_one_move(client):
+    results = {}
+
+    def move(key, arm, joint1):
+        joints = [joint1, *STATION.arms[arm].named['home'][1:]]
+        results[key] = client.move(arm=arm, mode=MoveArm.Goal.JOINT, joints=joints, speed_scale=0.2)
+    threads = [threading.Thread(target=move, args=arguments)
+               for arguments in (('left', 'left', 0.6), ('right', 'right', -0.6), ('again', 'left', 0.3))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20.0)
+    assert results['right'].success
+    assert sorted((results['left'].success, results['again'].success)) == [False, True]
+    refused = next(result for result in results.values() if not result.success)
+    assert 'another move of this arm is running' in refused.message
+
+
+def test_cancelled_move_stops_the_arm_on_its_way(client):
+    began = client.stamp
+    with pytest.raises(RemoteCallCancelled):
+        result = call_action(client.node, client.move_client,
+                    MoveArm.Goal(arm='left', mode=MoveArm.Goal.JOINT, speed_scale=0.05,
+                                 joints=[0.9, *STATION.arms['left'].named['home'][1:]]),
+                    timeout=30.0, cancelled=lambda: client.stamp - began > SECOND)
+        pytest.fail(f'the move was not cancelled: {result}')
+    where = client.state.position[0]
+    assert where < 0.8
+    settled = client.stamp + SECOND
+    client.until(lambda: client.stamp > settled, 'a second to pass')
+    assert abs(client.state.velocity[0]) < 0.02
+    assert client.move(mode=MoveArm.Goal.NAMED, named='home').success
+
+
+def test_follow_joint_trajectory_behaves_as_the_real_controller(client):
+    joints = list(STATION.arms['left'].joints)
+    goal = FollowJointTrajectory.Goal()
+    goal.trajectory.joint_names = joints[::-1]       # any order
+    home = list(STATION.arms['left'].named['home'])
+    target = [0.2, *home[1:]]
+    point = JointTrajectoryPoint(positions=target[::-1], velocities=[0.0] * 6)
+    point.time_from_start.sec = 1
+    goal.trajectory.points = [point]
+    feedback = []
+    result = call_action(client.node, client.follow_client, goal, timeout=20.0, feedback=feedback.append)
+    assert result.error_code == FollowJointTrajectory.Result.SUCCESSFUL, result.error_string
+    assert feedback and list(feedback[0].joint_names) == joints and len(feedback[0].error.positions) == 6
+    assert client.state.position[0] == pytest.approx(0.2, abs=0.05)
+
+    goal.trajectory.joint_names = ['left_joint1', 'elbow']
+    result = call_action(client.node, client.follow_client, goal, timeout=20.0)
+    assert result.error_code == FollowJointTrajectory.Result.INVALID_JOINTS
+    assert "'elbow'" in result.error_string and 'left_joint6' in result.error_string
+
+
+def test_gripper_opens_closes_and_refuses_what_it_cannot_do(client):
+    opened = client.grip(STATION.arms['left'].gripper.open)
+    assert opened.reached_goal and not opened.stalled
+    assert opened.position == pytest.approx(STATION.arms['left'].gripper.open, abs=2e-3)
+    assert client.grip(0.0).reached_goal
+    refused = client.grip(0.5)
+    assert not refused.reached_goal and not refused.stalled
+
+
+def stream_a_circle(client):
+    """Gaps between the stamps answered, in policy periods, and distances (m) of the tip from its targets."""
+    start = np.array([0.28, -0.12, 0.05])
+    assert client.move(mode=MoveArm.Goal.POSE, pose=tool_down(*start, 0.0)).success
+    stamp, period = client.stamp, SECOND / 30
+    gaps, lags = [], []
+    for step in range(90):
+        after, (stamp, state) = stamp, client.next_policy_step(stamp)
+        gaps.append((stamp - after) / period)
+        angle = 2 * math.pi * step / 90
+        target = start + 0.06 * np.array([1 - math.cos(angle), math.sin(angle), 0.0])
+        lags.append(np.linalg.norm(client.kinematics.tip(state.position[:6]) - target))
+        client.servo.publish(stamped(tool_down(*target, 0.0), stamp))
+    assert abs(client.tip[2] - 0.05) < 4e-3
+    return gaps, lags
+
+
+def test_servo_stream_in_lockstep_misses_no_policy_step_however_slow_the_client(client):
+    gaps, lags = stream_a_circle(client)
+    assert max(gaps[5:]) < 1.3
+    assert max(lags[10:]) < 0.020
+    assert all(level == DiagnosticStatus.OK for level, _ in client.guard), client.guard
+
+
+def test_servo_stream_in_real_time_leads_the_tip(tmp_path):
+    with running_client(tmp_path, real_time_factor=1.0) as client:
+        _, lags = stream_a_circle(client)
+        # A machine that stalls makes the arm hold meanwhile; most of the time it follows.
+        assert np.median(lags[10:]) < 0.030
+
+
+def test_bad_servo_targets_hold_with_a_reason_and_good_ones_go_on(client):
+    assert client.move(mode=MoveArm.Goal.POSE, pose=tool_down(0.28, -0.12, 0.05, 0.0)).success
+    good = tool_down(0.28, -0.12, 0.05, 0.0)
+    nan = good.copy()
+    nan[0, 3] = math.nan
+    stamp = client.stamp
+    for pose, frame, reason in ((tool_down(0.28, -0.12, 0.001, 0.0), 'world', 'the workspace is 0.005'),
+                                (nan, 'world', 'is no pose'), (good, 'left_base_link', "expected 'world'")):
+        stamp, _ = client.next_policy_step(stamp)
+        client.servo.publish(stamped(pose, stamp, frame))
+        client.until(lambda: client.guard[-1][0] == DiagnosticStatus.WARN and reason in client.guard[-1][1], reason)
+        stamp, _ = client.next_policy_step(stamp)
+        client.servo.publish(stamped(good, stamp))
+        client.until(lambda: client.guard[-1][0] == DiagnosticStatus.OK, 'the guard to be content again')
+    np.testing.assert_allclose(client.tip, [0.28, -0.12, 0.05], atol=4e-3)
+
+
+def test_stream_that_stops_in_mid_motion_is_a_hold_that_says_so_and_the_world_goes_on(client):
+    assert client.move(mode=MoveArm.Goal.POSE, pose=tool_down(0.28, -0.12, 0.05, 0.0)).success
+    stamp = client.stamp
+    for step in range(10):
+        stamp, _ = client.next_policy_step(stamp)
+        client.servo.publish(stamped(tool_down(0.28, -0.12 + 0.008 * step, 0.05, 0.0), stamp))
+    client.until(lambda: client.guard[-1][0] == DiagnosticStatus.WARN
+                 and 'in mid-motion; holding' in client.guard[-1][1], 'the guard to notice')
+    later = client.stamp + SECOND
+    began = time.monotonic()
+    client.until(lambda: client.stamp > later, 'a second of world time')
+    assert time.monotonic() - began < 5.0
+    assert np.abs(client.state.velocity[:6]).max() < 0.02
+    assert client.move(mode=MoveArm.Goal.NAMED, named='home').success
+    assert client.guard[-1][0] == DiagnosticStatus.OK
+
