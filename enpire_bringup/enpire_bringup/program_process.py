@@ -174,7 +174,7 @@ class ProgramProcess:
     def request(self, method: str, *args: Any) -> None:
         """Ask without waiting; `answer` waits. Only one request at a time: look at `pending` first."""
         with self._lock:
-            if self._asked and not (self._dropped and self._settle(0.0)):
+            if self.busy:
                 raise RuntimeError(f'{self._name(self._asked[1])} has not answered yet; '
                                    'call answer() or cancel()')
             self._send(method, args)
@@ -199,6 +199,12 @@ class ProgramProcess:
         """A request waits for its answer."""
         with self._lock:
             return self._asked is not None and not self._dropped
+
+    @property
+    def busy(self) -> bool:
+        """The program has not answered yet, be its answer still wanted or not. Raises as `answer` does."""
+        with self._lock:
+            return self._asked is not None and not (self._dropped and self._settle(0.0))
 
     def cancel(self) -> None:
         """Forget the pending request; its answer is dropped when it comes."""

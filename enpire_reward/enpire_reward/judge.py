@@ -11,9 +11,10 @@ from typing import Any, Callable
 
 import yaml
 
-from enpire_bringup.program_process import ProgramFailure, ProgramProcess
+from enpire_bringup.program_process import ProgramFailure, ProgramProcess, ProgramTimeout
 
 BUDGET = 0.15                   # s of wall time for one judgement
+HANGING = 1.0                   # s of wall time without an answer, after which the program is stopped
 START_TIMEOUT = 10.0            # s of wall time for loading the program
 BACKOFF = (0.2, 10.0)           # s: pause before the first restart, and the longest; doubled in between
 OUTCOMES = ('success', 'not_yet', 'abstain')
@@ -55,7 +56,8 @@ class RewardJudge:
     A program that raises, hangs, ends, or returns nonsense gives an abstention that says so, with file and
     line where there is one. It is then restarted after a pause that doubles up to BACKOFF[1]; until it is
     back, every judgement is an abstention with the same reason. A good judgement makes the next pause short
-    again.
+    again. A program that is late, which on a busy machine the best one may be, only loses the frames until
+    its answer comes; it counts as hanging after HANGING s.
     on_start: called in a thread of its own before each start of the program.
     """
 
@@ -71,6 +73,7 @@ class RewardJudge:
         self._program: ProgramProcess | None = None
         self._problem = f'{self.file.name} is being started'
         self._has_failed = False        # since it last worked
+        self._late = 0.0                # when the unanswered question was asked, monotonic s; 0: there is none
         self._pause = BACKOFF[0]
         self._begin_start(0.0)
 
@@ -96,9 +99,17 @@ class RewardJudge:
             return abstention(self._problem, failed=self._has_failed)
         started = time.monotonic()
         try:
+            if self._late and program.busy:
+                if started - self._late > HANGING:
+                    return self._failed(f'{self.file.name}: judge() did not answer for {HANGING:g} s', 0.0)
+                return abstention(f'{self.file.name} is still busy with an earlier frame')
+            self._late = 0.0
             answer = program.call('judge', observation, timeout=self._budget)
             compute = time.monotonic() - started
             judgement = read_judgement(answer, self.file.name, compute)
+        except ProgramTimeout as late:
+            self._late = started
+            return abstention(str(late), time.monotonic() - started)
         except ProgramFailure as failure:
             return self._failed(str(failure), time.monotonic() - started)
         except NonsenseError as error:
@@ -110,6 +121,7 @@ class RewardJudge:
         with self._lock:
             program, self._program = self._program, None
             self._problem, self._has_failed = problem, True
+        self._late = 0.0
         pause, self._pause = self._pause, min(2 * self._pause, BACKOFF[1])
         self._begin_start(pause, program)
         return abstention(problem, compute)

@@ -166,11 +166,13 @@ class SuccessDetector(StationNode):
 
     def _report(self, judgement: Judgement) -> None:
         """Say once that the reward program fails, and once that it works again."""
-        if judgement.failed and judgement.reason != self._failing and self._judge.problem:
-            self.get_logger().error(f'{judgement.reason}; verdicts abstain until it works')
+        if judgement.failed and self._judge.problem:
+            if judgement.reason != self._failing:
+                self.get_logger().error(f'{judgement.reason}; verdicts abstain until it works')
+            self._failing = judgement.reason
         elif not judgement.failed and self._failing:
             self.get_logger().info(f'{self.task.reward.name} works')
-        self._failing = judgement.reason if judgement.failed else ''
+            self._failing = ''
 
     def _now(self) -> int:
         """ROS time, ns."""

@@ -41,9 +41,9 @@ def program(body: str) -> str:
 
 def until(condition, timeout=5.0):
     end = time.monotonic() + timeout
-    while not condition() and time.monotonic() < end:
+    while not condition():
+        assert time.monotonic() < end
         time.sleep(0.01)
-    assert condition()
 
 
 GOOD = program("return {'outcome': 'not_yet', 'reason': 'wait', 'checks': []}")
@@ -85,7 +85,6 @@ def test_it_gets_the_task_as_it_was_written(start):
     ("return {'outcome': 'not_yet', 'reason': 3}", 'expected a text'),
     ('return {1, 2}', 'a set, which cannot be sent'),
     ('os._exit(3)', 'exited with code 3'),
-    ('while True: pass', 'did not answer within 150 ms'),
     ('return o["no_such_key"]', r'reward\.py:8: judge\(\): KeyError'),
 ])
 def test_a_failing_reward_program_abstains_and_comes_back(start, body, reason):
@@ -100,6 +99,31 @@ def test_a_failing_reward_program_abstains_and_comes_back(start, body, reason):
         assert judgement.outcome == 'abstain' and judgement.failed
         assert re.search(reason, judgement.reason), judgement.reason
         assert judge.judge(OBSERVATION).outcome == 'abstain'
+
+
+def test_a_hanging_program_costs_its_budget_once_and_is_replaced(start):
+    judge = start(program("if self.n < 2: return {'outcome': 'not_yet'}\nwhile True: pass"))
+    until(lambda: judge.ready)
+    assert judge.judge(OBSERVATION).outcome == 'not_yet'
+    started = time.monotonic()
+    judgement = judge.judge(OBSERVATION)
+    assert judgement.outcome == 'abstain' and 'did not answer within 150 ms' in judgement.reason
+    busy = judge.judge(OBSERVATION)
+    assert busy.outcome == 'abstain' and 'still busy' in busy.reason
+    assert time.monotonic() - started < 0.5
+    until(lambda: 'did not answer for 1 s' in judge.judge(OBSERVATION).reason)
+    until(lambda: judge.judge(OBSERVATION).outcome == 'not_yet')
+
+
+def test_a_late_program_keeps_what_it_knows(start):
+    judge = start(program('time.sleep(0.3 if self.n == 2 else 0)\n'
+                          "return {'outcome': 'not_yet', 'reason': str(self.n)}"))
+    until(lambda: judge.ready)
+    assert judge.judge(OBSERVATION).reason == '1'
+    assert judge.judge(OBSERVATION).outcome == 'abstain'
+    outcomes = []
+    until(lambda: outcomes.append(judge.judge(OBSERVATION)) or outcomes[-1].outcome == 'not_yet')
+    assert outcomes[-1].reason == '3'       # neither restarted nor asked twice
 
 
 def test_a_program_that_does_not_compile_abstains_until_it_is_mended(start, tmp_path):
