@@ -177,16 +177,17 @@ def run_down(options) -> int:
 
 
 def run_status(options) -> int:
-    from enpire_agent.station_report import observe_station, status_text
+    from enpire_agent.station_report import observe_station, stations_in_graph, status_text
+    from enpire_bringup.process_environment import environment_domain
 
-    states = our_stations()
+    states = our_stations() or stations_in_graph(environment_domain())
     reports = [observe_station(state, STATUS_LISTENS) for state in states]
     if options.json:
         print(json.dumps(reports, indent=2))
     elif reports:
         print('\n\n'.join(status_text(report) for report in reports))
     else:
-        print("enpire: no station of this folder is running; './enpire up' starts one")
+        print(f"enpire: no station is running in ROS domain {environment_domain()}; './enpire up' starts one")
     return 0 if reports else 1
 
 

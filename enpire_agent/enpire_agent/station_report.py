@@ -15,6 +15,7 @@ from enpire_agent.station_client import StationClient
 from enpire_bringup.station_node import LATCHED_QOS, STATE_QOS
 
 DISCOVERY = 4.0      # s of wall time
+GRAPH_LOOK = 1.5     # s of wall time
 
 # Camera images are not among them: to look at them would make the cameras render.
 _WATCHED = (('clock', Clock), ('joint_states', JointState), ('joint_commands', JointState),
@@ -54,6 +55,17 @@ def observe_station(state: dict, duration: float) -> dict:
     }
 
 
+def stations_in_graph(domain_id: int) -> list[dict]:
+    """States, as far as they can be seen, of stations that no runner of ours started, e.g. by `ros2 launch`."""
+    with StationClient('enpire', domain_id) as client:
+        time.sleep(GRAPH_LOOK)
+        nodes = client.node.get_node_names_and_namespaces()
+    spaces = sorted({space for name, space in nodes if name == 'trial_runner'})
+    return [{'namespace': space, 'domain': domain_id, 'station': 'unknown', 'task': 'unknown', 'ready': True,
+             'pid': None, 'log': 'the log of what started it', 'processes': {},
+             'nodes': {'': sorted(name for name, other in nodes if other == space)}} for space in spaces]
+
+
 def _await_discovery(station: StationClient, state: dict) -> None:
     """Give the graph up to DISCOVERY s to show every node: a participant that has just joined sees few."""
     end = time.monotonic() + DISCOVERY
@@ -71,7 +83,7 @@ def _present(station: StationClient) -> set[str]:
 
 def _processes(state: dict) -> list[tuple[str, psutil.Process | None]]:
     processes = []
-    for name in state['nodes']:
+    for name in filter(None, state['nodes']):
         try:
             process = psutil.Process(state['processes'][name])
             process.cpu_percent()      # starts the measurement that `_usage` reads
@@ -114,7 +126,8 @@ def _campaign(status) -> dict | None:
 def status_text(report: dict) -> str:
     """The report as lines for a terminal."""
     lines = [f"{report['namespace']}  {'up' if report['ready'] else 'starting'}: task {report['task']}, station "
-             f"{report['station']}, ROS domain {report['domain']}, runner {report['pid']}"]
+             f"{report['station']}, ROS domain {report['domain']}, "
+             f"{'runner ' + str(report['pid']) if report['pid'] else 'not started by enpire up'}"]
     for process in report['processes']:
         usage = (f"{process['cpu_percent']:5.0f} % CPU {process['memory_mb']:5d} MB  pid {process['pid']}"
                  if process['pid'] else f"not running; see {report['log']}")

@@ -158,7 +158,7 @@ class NodeGroup:
 def run_single(node_class: type, args: Sequence[str] | None = None) -> None:
     """`main()` of a single node's executable; does not return."""
     argv = list(sys.argv if args is None else args)
-    sys.exit(NodeGroup().run([(node_class.__name__, node_class)], argv))
+    _leave(NodeGroup().run([(node_class.__name__, node_class)], argv))
 
 
 def load_class(reference: str) -> type:
@@ -200,7 +200,15 @@ def main() -> None:
     except (OSError, ValueError) as error:
         parser.exit(NOT_MADE, f'enpire: node_group: cannot read the nodes: {error}\n')
     makers = [(entry['name'], lambda entry=entry: make_node(entry)) for entry in entries]
-    sys.exit(NodeGroup().run(makers, ros_args, options.parent))
+    _leave(NodeGroup().run(makers, ros_args, options.parent))
+
+
+def _leave(exit_code: int) -> None:
+    """End the process now. Python's own end takes the libraries apart one by one, which takes seconds on a busy
+    machine, and a daemon thread inside a library can hang it; the nodes are closed already."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(exit_code)
 
 
 if __name__ == '__main__':
