@@ -49,16 +49,20 @@ class ArmMotion:
         self._velocity = np.zeros(len(self.arm.joints))
         self._servo_stamp: float | None = None      # None: no stream
         low, high = self._servo_kinematics.lower + LIMIT_REACHED, self._servo_kinematics.upper - LIMIT_REACHED
+        self._at_limit = False
         self._hard_limits = list(zip(self.arm.joints, low.tolist(), high.tolist()))
 
     def observe(self, stamp: float, positions: Sequence[float]) -> str:
-        """Take in a joint state; returns '' or the joint limit that the arm has run into."""
+        """Take in a joint state; returns '' or the joint limit that the arm has run into, once: an arm that was let
+        go on must be able to come back from there."""
         self.stamp = stamp
         self.positions = positions
         for position, (joint, low, high) in zip(positions, self._hard_limits):
             if not low <= position <= high:
-                return (f'{joint} is at {position:.3f} rad, at the end of its range '
-                        f'({low:.3f} to {high:.3f} rad)')
+                known, self._at_limit = self._at_limit, True
+                return '' if known else (f'{joint} is at {position:.3f} rad, at the end of its range '
+                                         f'({low:.3f} to {high:.3f} rad)')
+        self._at_limit = False
         return ''
 
     def start(self) -> np.ndarray:

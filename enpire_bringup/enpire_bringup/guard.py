@@ -133,8 +133,9 @@ class ArmGuard:
         if not (math.isfinite(stamp) and math.isfinite(state_stamp)):
             raise GuardViolation(f'{self.name}: servo target without a time stamp')
         if state_stamp - stamp > self.limits.stale_command:
-            raise GuardViolation(f'{self.name}: servo target is {state_stamp - stamp:.3f} s older than the joint state; '
-                                 f'the limit is {self.limits.stale_command:g} s')
+            raise GuardViolation(
+                f'{self.name}: servo target is {state_stamp - stamp:.3f} s older than the joint state; the limit is '
+                f'{self.limits.stale_command:g} s')
         if stamp - state_stamp > self.limits.stale_state:
             raise GuardViolation(f'{self.name}: the joint state is {stamp - state_stamp:.3f} s older than the servo '
                                  f'target; the limit is {self.limits.stale_state:g} s')

@@ -144,6 +144,10 @@ def test_motion_starts_where_the_arm_was_sent_unless_it_is_somewhere_else(arm):
     np.testing.assert_allclose(arm.start(), np.array(HOME) + 0.2)
 
 
-def test_arm_at_the_end_of_a_joint_s_range_is_reported(arm):
+def test_arm_at_the_end_of_a_joint_s_range_is_reported_when_it_gets_there(arm):
+    at_the_end = [*HOME[:3], 1.571, 0.0, 0.0]
     assert arm.observe(10.0, HOME) == ''
-    assert 'left_joint4 is at 1.571 rad, at the end of its range' in arm.observe(10.1, [*HOME[:3], 1.571, 0.0, 0.0])
+    assert 'left_joint4 is at 1.571 rad, at the end of its range' in arm.observe(10.1, at_the_end)
+    assert arm.observe(10.2, at_the_end) == ''
+    assert arm.observe(10.3, HOME) == ''
+    assert arm.observe(10.4, at_the_end) != ''

@@ -16,9 +16,10 @@ from geometry_msgs.msg import PoseStamped  # noqa: E402
 from rclpy.action import ActionClient  # noqa: E402
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor  # noqa: E402
 from sensor_msgs.msg import JointState  # noqa: E402
-from trajectory_msgs.msg import JointTrajectoryPoint  # noqa: E402
+from std_srvs.srv import Trigger  # noqa: E402
+from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint  # noqa: E402
 
-from enpire_bringup.actions import RemoteCallCancelled, call_action  # noqa: E402
+from enpire_bringup.actions import RemoteCallCancelled, call_action, call_service  # noqa: E402
 from enpire_bringup.kinematics import ArmKinematics, quaternion_of, tool_down  # noqa: E402
 from enpire_bringup.process_runner import DomainReservation, StationProcesses  # noqa: E402
 from enpire_bringup.station import load_station  # noqa: E402
@@ -242,6 +243,32 @@ def test_gripper_opens_closes_and_refuses_what_it_cannot_do(client):
     assert client.grip(0.0).reached_goal
     refused = client.grip(0.5)
     assert not refused.reached_goal and not refused.stalled
+
+
+def test_arm_at_the_end_of_a_joint_s_range_latches_the_guard_until_it_is_cleared(client):
+    # Straight to the controller, past the guard: something pushes the arm where no command of ours sends it.
+    joints = list(STATION.arms['left'].joints)
+    point = JointTrajectoryPoint(positions=[0.0, 1.047, 1.047, 1.65, 0.0, 0.0])
+    point.time_from_start.sec = 1
+    publisher = client.node.create_publisher(
+        JointTrajectory, 'left/joint_trajectory_controller/joint_trajectory', LATEST_QOS)
+    deadline = time.monotonic() + 5.0
+    while not publisher.get_subscription_count():
+        assert time.monotonic() < deadline, 'the controller does not listen'
+        time.sleep(0.02)
+    publisher.publish(JointTrajectory(joint_names=joints, points=[point]))
+    client.until(lambda: client.guard[-1][0] == DiagnosticStatus.ERROR, 'the guard to latch')
+    assert 'left_joint4 is at 1.5' in client.guard[-1][1] and 'at the end of its range' in client.guard[-1][1]
+
+    refused = client.move(mode=MoveArm.Goal.NAMED, named='home')
+    assert not refused.success and 'call guard/clear' in refused.message
+    clear = client.node.create_client(Trigger, 'guard/clear')
+    # The arm is still there, and may come back.
+    assert call_service(client.node, clear, Trigger.Request(), timeout=5.0).success
+    result = client.move(mode=MoveArm.Goal.NAMED, named='home')
+    assert result.success, result.message
+    client.node.destroy_client(clear)
+    client.node.destroy_publisher(publisher)
 
 
 def stream_a_circle(client):
