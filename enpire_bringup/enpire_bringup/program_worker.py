@@ -242,6 +242,18 @@ def limit(job: dict) -> None:
         resource.setrlimit(kind, (value, value))
 
 
+def _linked_packages(path: list) -> list:
+    """Targets of the packages that are links: `colcon build --symlink-install` puts such on the path."""
+    targets = []
+    for folder in path:
+        try:
+            targets += [os.path.realpath(entry.path) for entry in os.scandir(folder)
+                        if entry.is_symlink() and entry.is_dir()]
+        except OSError:
+            continue      # not a folder, or not there
+    return targets
+
+
 def serve(job: dict) -> None:
     """Load the program, then answer calls until the station closes the pipe."""
     from enpire_bringup.program_confinement import confine
@@ -249,7 +261,8 @@ def serve(job: dict) -> None:
 
     # Before the program's first line: it may read its own folder and what it imports, and write to
     # its scratch folder.
-    confined = confine([os.path.dirname(job['file']), job['cwd'], *job['path']], [job['scratch']])
+    confined = confine([os.path.dirname(job['file']), job['cwd'], *job['path'], *_linked_packages(job['path'])],
+                       [job['scratch']])
 
     def read() -> dict:
         while (frame := reader.next()) is None:
