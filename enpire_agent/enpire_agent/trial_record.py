@@ -25,7 +25,7 @@ from enpire_bringup.configuration import ConfigurationError
 STARTED, RESULT, EPISODE, POLICY_LOG = 'started.json', 'trial.json', 'episode.mcap', 'policy.log'
 STEPS_TOPIC = 'policy/steps'
 JPEG_QUALITY = 75
-FRAME_WIDTH = 400          # pixels; wider frames are scaled down
+FRAME_WIDTH = 400          # pixels; wider frames are scaled down by a whole number, which is cheap
 FRAME_PERIOD_NS = 95_000_000   # a little less than 0.1 s, so that 10 Hz come through a 30 Hz camera
 _QUEUE_LENGTH = 4000
 _SEPARATOR = '=' * 80
@@ -207,9 +207,10 @@ def _compressed(image: np.ndarray, frame_id: str, stamp: int):
     from sensor_msgs.msg import CompressedImage
 
     height, width = image.shape[:2]
-    if width > FRAME_WIDTH:
-        image = cv2.resize(image, (FRAME_WIDTH, round(height * FRAME_WIDTH / width)), interpolation=cv2.INTER_AREA)
-    ok, data = cv2.imencode('.jpg', image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    factor = -(-width // FRAME_WIDTH)
+    if factor > 1:
+        image = cv2.resize(image, (width // factor, height // factor), interpolation=cv2.INTER_AREA)
+    ok, data = cv2.imencode('.jpg', cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     if not ok:
         raise RecordError('OpenCV cannot encode the image as JPEG')
     message = CompressedImage(format='rgb8; jpeg compressed bgr8')

@@ -50,7 +50,7 @@ def test_frames_come_at_ten_hertz_as_scaled_jpeg(episode):
     assert len(frames) == 10
     assert np.diff([frame.time for frame in frames]) == pytest.approx(np.full(9, 0.099), abs=1e-6)
     picture = cv2.imdecode(np.frombuffer(frames[0].jpeg, np.uint8), cv2.IMREAD_COLOR)
-    assert picture.shape == (300, 400, 3)
+    assert picture.shape == (240, 320, 3)
     assert picture[100, 100, 2] > 190 and picture[100, 100, 0] < 10, 'rgb in, bgr for OpenCV out'
 
 
