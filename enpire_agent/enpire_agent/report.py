@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import io
+import os
 import tempfile
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -133,7 +135,7 @@ def _measured(name: str, measured: Measurement | None) -> dict:
 
 
 def _minutes(seconds: float) -> str:
-    return f'{int(seconds // 60)} min {int(seconds % 60):02d} s'
+    return f'{seconds / 60:.1f} min'
 
 
 def _share(part: float, whole: float) -> str:
@@ -328,10 +330,25 @@ def encode_video(frames: list[bytes], rate: float = VIDEO_RATE) -> bytes:
     height, width = (size - size % 2 for size in images[0].shape[:2])
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / 'video.webm'
-        writer = cv2.VideoWriter(str(file), cv2.VideoWriter_fourcc(*'VP80'), rate, (width, height))
+        with _quiet():
+            writer = cv2.VideoWriter(str(file), cv2.VideoWriter_fourcc(*'VP80'), rate, (width, height))
         if not writer.isOpened():
             raise RecordError('this OpenCV cannot write WebM (VP8) video')
         for image in images:
             writer.write(image[:height, :width])
         writer.release()
         return file.read_bytes()
+
+
+@contextmanager
+def _quiet():
+    """Keep the terminal free of OpenCV's remark that WebM has no tag for VP8, which it then writes all the same."""
+    terminal = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(terminal, 2)
+        os.close(terminal)
+        os.close(nowhere)
