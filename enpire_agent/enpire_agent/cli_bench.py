@@ -88,9 +88,15 @@ def run_perception(options) -> int:
 def run_reset(options) -> int:
     from enpire_reset.bench_reset import run
 
-    figures = run(options.n)
-    if not options.json:
-        print(json.dumps(figures, indent=2))
+    figures = run(options.n, station=options.station, task=options.task, report=_report)
+    print(f'{figures["succeeded"]} of {figures["resets"]} resets succeeded, '
+          f'{figures["in_one_attempt"]} in one attempt')
+    if figures['succeeded']:
+        for key, title in (('duration_s', 'duration, s of ROS time'), ('wall_s', 'duration, s of wall time'),
+                           ('position_mm', 'position error, mm'), ('yaw_deg', 'yaw error, degrees')):
+            print(f'{title:30} ' + '  '.join(f'{name} {value:7.2f}' for name, value in figures[key].items()))
+    for reason in figures['failures']:
+        print(f'failed: {reason}')
     return _finish(options, figures, True)
 
 

@@ -100,8 +100,8 @@ def measure(frames: int, namespace: str, domain_id: int) -> dict:
     pace = float(np.ptp(clock[:, 1]) / np.ptp(clock[:, 0]))
     if abs(pace - 1.0) > PACE_TOLERANCE:
         raise BenchError(
-            f'{namespace} ran at {pace:.2f} times the wall clock, so a latency means nothing: either it was not '
-            'started with --real-time-factor 1, or this machine is too busy for it')
+            f'{namespace} ran at {pace:.2f} times the wall clock, so no latency means a thing: it was not '
+            'started with --real-time-factor 1, or this machine is too busy')
     stamps = np.diff([stamp for _, stamp, _, _ in arrivals.verdicts])
     return {
         'frames': len(arrivals.verdicts),

@@ -73,7 +73,7 @@ class RewardJudge:
         self._program: ProgramProcess | None = None
         self._problem = f'{self.file.name} is being started'
         self._has_failed = False        # since it last worked
-        self._late = 0.0                # when the unanswered question was asked, monotonic s; 0: there is none
+        self._late = 0.0                # when the unanswered question was asked (monotonic s), or 0
         self._pause = BACKOFF[0]
         self._begin_start(0.0)
 
