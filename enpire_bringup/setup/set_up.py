@@ -53,7 +53,6 @@ class SetUp:
             if self._fingerprint() == fingerprint:      # another set-up did it while this one waited
                 return
             started = time.monotonic()
-            say(f'setting up in {self.root} (the first time takes a few minutes)')
             self.system_packages()
             self.virtual_environment()
             self.python_packages()
@@ -62,7 +61,8 @@ class SetUp:
             self.environment_file()
             (self.venv / 'enpire_ros').write_text(self.ros_setup)
             (self.venv / 'enpire_fingerprint').write_text(fingerprint + '\n')
-            say(f'set up in {time.monotonic() - started:.0f} s')
+            if time.monotonic() - started > 3:
+                say(f'set up in {time.monotonic() - started:.0f} s')
 
     def _fingerprint(self) -> str:
         file = self.venv / 'enpire_fingerprint'
@@ -90,8 +90,10 @@ class SetUp:
         if self._is_current('venv', made_from) and self.python.exists():
             return
         if self.venv.exists():
-            say('making the virtual environment anew (another Python, another ROS 2 or another folder)')
+            say('making the virtual environment anew (unfinished, or another Python, another ROS 2 or another folder)')
             shutil.rmtree(self.venv)
+        else:
+            say(f'setting up {self.root}; the first time takes a few minutes')
         for folder in ('build', 'install', 'log'):       # they belong to the environment they were built in
             shutil.rmtree(self.root / folder, ignore_errors=True)
         options = ['--system-site-packages'] if self.ros_setup else []
