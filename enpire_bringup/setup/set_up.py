@@ -27,6 +27,7 @@ from pathlib import Path
 
 HEARTBEAT = 10.0                  # s between two signs of life of a long step
 PATH_VARIABLES = ('PATH', 'PYTHONPATH', 'LD_LIBRARY_PATH', 'AMENT_PREFIX_PATH', 'CMAKE_PREFIX_PATH')
+_UNFINISHED = 'unfinished\n'
 PACKAGES = ('enpire_bringup', 'enpire_reward', 'enpire_reset', 'enpire_agent')
 
 
@@ -35,7 +36,11 @@ class SetUpError(Exception):
 
 
 class SetUp:
-    """One checkout's set-up. Every step leaves a stamp of what it was made from and is skipped while that holds."""
+    """One checkout's set-up.
+
+    Every step leaves a stamp of what it was made from and is skipped while that holds. A step that was interrupted, or
+    that failed, is done anew from the start.
+    """
 
     def __init__(self, root: Path, ros_setup: str):
         self.root = root
@@ -87,7 +92,7 @@ class SetUp:
 
     def virtual_environment(self) -> None:
         made_from = f'{self.root}\n{sys.version}\n{self.ros_setup}\n'
-        if self._is_current('venv', made_from) and self.python.exists():
+        if self._is_current('venv', made_from) and self.python.exists() and not self._was_interrupted('pip'):
             return
         if self.venv.exists():
             say('making the virtual environment anew (unfinished, or another Python, another ROS 2 or another folder)')
@@ -111,6 +116,7 @@ class SetUp:
         if self._is_current('pip', made_from):
             return
         arguments = [part for file in files for part in ('-r', str(file))]
+        self._begin('pip')
         run('installing the Python packages' + (' and ROS 2' if not self.ros_setup else ''),
             [str(self.python), '-m', 'pip', 'install', '--no-input', '--disable-pip-version-check',
              '--progress-bar', 'off', '-c', str(self.root / 'constraints.txt'), *arguments],
@@ -128,6 +134,9 @@ class SetUp:
         files = [file for folder in folders for file in sorted(folder.rglob('*')) if file.is_file()]
         made_from = _digest([*files, self.root / 'colcon.meta']) + self._stamp('pip')
         if not self._is_current('interfaces', made_from):
+            if self._was_interrupted('interfaces'):
+                self._remove_built(folders)
+            self._begin('interfaces')
             self._colcon('building the message packages ' + ', '.join(folder.name for folder in folders),
                          folders, 'interfaces.log')
             self._done('interfaces', made_from)
@@ -140,6 +149,9 @@ class SetUp:
                 if file.is_file() and '__pycache__' not in file.parts]
         made_from = _digest(files) + '\n'.join(data) + self._stamp('interfaces')
         if not self._is_current('packages', made_from):
+            if self._was_interrupted('packages'):
+                self._remove_built(folders)
+            self._begin('packages')
             self._colcon('building the Python packages', folders, 'packages.log')
             self._done('packages', made_from)
 
@@ -211,6 +223,19 @@ class SetUp:
 
     def _is_current(self, step: str, made_from: str) -> bool:
         return self._stamp(step) == made_from
+
+    def _begin(self, step: str) -> None:
+        """Note that a step has begun: what an interrupted one left behind may look finished and not be."""
+        self.stamps.mkdir(parents=True, exist_ok=True)
+        (self.stamps / step).write_text(_UNFINISHED)
+
+    def _was_interrupted(self, step: str) -> bool:
+        return self._stamp(step) == _UNFINISHED
+
+    def _remove_built(self, folders: list[Path]) -> None:
+        for folder in folders:
+            for base in ('build', 'install'):
+                shutil.rmtree(self.root / base / folder.name, ignore_errors=True)
 
     def _done(self, step: str, made_from: str) -> None:
         self.stamps.mkdir(parents=True, exist_ok=True)
