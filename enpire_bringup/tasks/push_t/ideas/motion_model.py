@@ -3,7 +3,7 @@
 A straight push at a point of the outline moves the T along the inward normal there and turns it by the push's lever
 arm divided by a squared radius (quasi-static pushing with an ellipsoidal limit surface: Goyal, Ruina and
 Papadopoulos 1991). Of all pushes the one is chosen after which the least error in position and yaw remains; it
-ends when it no longer helps, as seen by the camera, not after a fixed length.
+ends when it helps little any more, as seen by the camera, not after a fixed length.
 """
 
 import math
@@ -11,6 +11,7 @@ import math
 import numpy as np
 
 SLOWEST_STEP = 0.0008   # m a policy step
+WORTH = 0.3             # share of the error that a push must still take away, or another one is chosen
 
 
 class Policy:
@@ -60,7 +61,8 @@ class Policy:
         if self.stage == 'push':
             left = self.gain(error, pose)[self.index]
             self.unseen = 0 if seen['visible'] else self.unseen + 1
-            if left > 0 and not self.reached(error, 0.5) and self.unseen < 15:
+            size = np.hypot(np.hypot(*error[:2]), error[2] * self.turn_radius)
+            if left > WORTH * size and not self.reached(error, 0.5) and self.unseen < 15:
                 aside = (self.target - contact) - ((self.target - contact) @ normal) * normal
                 step = min(self.push_step, SLOWEST_STEP + self.approach * left)
                 self.target = self.target + step * normal - 0.2 * aside
