@@ -88,7 +88,7 @@ def _add_namespace(parser) -> None:
 
 
 def _add_campaign_option(parser) -> None:
-    parser.add_argument('--campaign', default='', help='default: the newest')
+    parser.add_argument('campaign', nargs='?', default='', help='its name; default: the newest')
 
 
 def _add_ledger_options(parser) -> None:
@@ -181,7 +181,7 @@ def run_campaign(options) -> int:
     if result.gate_trials:
         print(f'        starting recipe {result.baseline_successes}/{result.baseline_trials}, best recipe '
               f'{result.gate_successes}/{result.gate_trials} ({result.best_recipe[:10]}), {result.iterations} '
-              f'iterations, {result.trials} trials; ./enpire report --campaign {name} writes its page')
+              f'iterations, {result.trials} trials; ./enpire report {name} writes its page')
     return 0 if result.success else 1
 
 

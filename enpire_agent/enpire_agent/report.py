@@ -89,9 +89,9 @@ def _render(directory: Path, runs: list[StationRun]) -> str:
                *((f'Ledger of {run.name}', run.ledger_note) for run in runs),
                ('Recipes', str(directory.resolve() / 'remote.git')),
                ('Researcher', first.state.researcher)],
-        commands=[f'./enpire score --campaign {settings.campaign}',
-                  f'./enpire ledger verify --campaign {settings.campaign}',
-                  f'./enpire report --campaign {settings.campaign}',
+        commands=[f'./enpire score {settings.campaign}',
+                  f'./enpire ledger verify {settings.campaign}',
+                  f'./enpire report {settings.campaign}',
                   f'git -C {_shown(first.directory / "recipe")} log'])
 
 

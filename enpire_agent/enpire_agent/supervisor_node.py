@@ -30,6 +30,7 @@ from enpire_msgs.srv import Hold, Resume
 STATUS_PERIOD = 1.0        # s of wall time
 TRIAL_BOUND = 1200.0       # s of wall time for a trial, reset included
 RUNNER_AWAY = 60.0         # s of wall time that a trial runner that died gets to come back and enter its trial
+CANCELLED_BOUND = 30.0     # s of wall time that a cancelled trial gets to retreat and end
 RUNNER_BUSY = 600.0        # s of wall time that somebody else's trial is waited for
 
 
@@ -42,6 +43,7 @@ class Supervisor(StationNode):
         self._runs = runs_directory()
         self._station_name = self.get_namespace().strip('/') or self.station.name
         self._campaign: Campaign | None = None
+        self._closing = False
         self._stage = ''
         self._held = ''              # a hold without a campaign
         self._error = ''
@@ -124,12 +126,14 @@ class Supervisor(StationNode):
             return stopped()
 
         busy_until = time.monotonic() + RUNNER_BUSY
-        while True:
+        # The line may come while the runner is busy: of this very trial, cancelled a moment ago.
+        while line() is None:
             try:
                 call_action(self, self._run_trial, goal, timeout=TRIAL_BOUND, cancelled=cancelled,
                             feedback=self._on_trial_feedback)
                 break
             except RemoteCallCancelled as error:
+                self._await_end_of_cancelled_trial(line)
                 raise CampaignStopped(str(error)) from error
             except RemoteCallError as error:
                 # A runner that died enters its trial when it starts again; one that is busy rejects the goal.
@@ -150,6 +154,12 @@ class Supervisor(StationNode):
         if entered is None:
             raise CampaignError('the trial runner did not start the trial; its log says why')
         return outcome_of_line(entered)
+
+    def _await_end_of_cancelled_trial(self, line) -> None:
+        """Until it is in the ledger, so that a campaign resumed at once knows of it."""
+        deadline = time.monotonic() + CANCELLED_BOUND
+        while line() is None and time.monotonic() < deadline and not self._closing:
+            time.sleep(0.1)
 
     def _wait(self, seconds: float, cancelled) -> None:
         if cancelled():
@@ -249,6 +259,7 @@ class Supervisor(StationNode):
 
     def destroy_node(self) -> None:
         if hasattr(self, '_server'):
+            self._closing = True
             campaign = self._campaign
             if campaign is not None:
                 campaign.stop()

@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -23,8 +24,9 @@ def task(tmp_path):
     folder = tmp_path / 'push_t'
     shutil.copytree(share_directory() / 'tasks' / 'push_t', folder)
     text = (folder / 'task.yaml').read_text()
-    text = text.replace('episode_timeout: 30.0', 'episode_timeout: 1.0').replace('max_late_steps: 90',
-                                                                                'max_late_steps: 5')
+    for key, value in (('episode_timeout', 1.0), ('max_late_steps', 5)):
+        text, count = re.subn(rf'{key}: [0-9.]+', f'{key}: {value}', text)
+        assert count == 1
     (folder / 'task.yaml').write_text(text)
     return load_task(folder)
 

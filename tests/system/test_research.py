@@ -1,14 +1,15 @@
 """Trials and campaigns on a real simulated station.
 
 The arm's reset is replaced by one that puts the world to the seed at once: what a reset does is tested elsewhere, and
-here it would take most of the time. The task's tolerance is so wide that a T that is seen lies on the goal, so a
-policy that does anything valid succeeds.
+here it would take most of the time. The task's reward is replaced by one that is quick to earn: the arm has to point
+straight ahead, which it does not where a policy starts.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import textwrap
@@ -41,6 +42,17 @@ pytestmark = [pytest.mark.system, pytest.mark.timeout(240)]
 NODES = ('sim_station', 'trajectory_controller', 'sim_cameras', 'camera_perception', 'success_detector', 'arm_control',
          'trial_runner', 'supervisor', 'git_bridge')
 
+REWARD = '''
+class Reward:
+    def __init__(self, task):
+        pass
+
+    def judge(self, observation):
+        angle = abs(observation['joint_positions']['left_joint1'])
+        return {'outcome': 'success' if angle < 0.3 else 'not_yet', 'reason': f'the arm points {angle:.2f} rad aside',
+                'checks': [{'name': 'ahead', 'passed': angle < 0.3, 'value': angle, 'limit': 0.3, 'unit': 'rad'}]}
+'''
+AHEAD = 'return [0.3, 0.0]'
 STAY = "return observation['tip']"
 CRASH = "raise RuntimeError('lost the T')"
 
@@ -65,18 +77,23 @@ def write_recipe(folder, act):
     return folder
 
 
+def change(text, pattern, new):
+    text, count = re.subn(pattern, new, text)
+    assert count == 1, pattern
+    return text
+
+
 @pytest.fixture
 def task(tmp_path):
     folder = tmp_path / 'push_t'
     shutil.copytree(share_directory() / 'tasks' / 'push_t', folder, ignore=shutil.ignore_patterns('__pycache__'))
     text = (folder / 'task.yaml').read_text()
-    for old, new in (('episode_timeout: 30.0', 'episode_timeout: 3.0'), ('max_late_steps: 90', 'max_late_steps: 5'),
-                     ('position: 0.010, yaw: 0.0873', 'position: 0.5, yaw: 3.1415')):
-        assert old in text
-        text = text.replace(old, new)
+    text = change(text, r'episode_timeout: [0-9.]+', 'episode_timeout: 5.0')
+    text = change(text, r'max_late_steps: [0-9]+', 'max_late_steps: 5')
+    (folder / 'reward.py').write_text(REWARD)
     (folder / 'task.yaml').write_text(text)
     shutil.rmtree(folder / 'recipe')
-    write_recipe(folder / 'recipe', STAY)
+    write_recipe(folder / 'recipe', AHEAD)
     return folder
 
 
@@ -158,8 +175,8 @@ def test_trials_good_and_bad_leave_complete_records_and_a_usable_station(bring_u
 
     good = client.run_trial(seed=2, timeout=60)
     assert good.outcome == 'SUCCESS', good.reason
-    assert good.reset_success and good.late_steps == 0 and good.steps > 3
-    assert {check.name for check in good.verdict.checks} >= {'position', 'yaw', 'still'}
+    assert good.reset_success and good.late_steps == 0 and good.steps > 15
+    assert [check.name for check in good.verdict.checks] == ['ahead']
     stamps = [m.log_time_ns for m in read_ros2_messages(f'{good.directory}/episode.mcap', topics=['joint_states'])]
     assert stamps == sorted(stamps) and len(stamps) > good.steps
     assert len(list(read_frames(good.directory))) >= 5
@@ -192,8 +209,8 @@ def test_trials_good_and_bad_leave_complete_records_and_a_usable_station(bring_u
 
 def test_interrupted_trials_count(bring_up, tmp_path, task):
     text = (task / 'task.yaml').read_text()
-    (task / 'task.yaml').write_text(text.replace('position: 0.5', 'position: 0.001')
-                                    .replace('episode_timeout: 3.0', 'episode_timeout: 60.0'))
+    (task / 'task.yaml').write_text(change(text, 'episode_timeout: 5.0', 'episode_timeout: 60.0'))
+    write_recipe(task / 'recipe', STAY)
     station, client, _ = bring_up()
     trials = station.runs / 'manual' / 'station_1' / 'trials'
 
@@ -241,7 +258,7 @@ def test_interrupted_trials_count(bring_up, tmp_path, task):
 
 def test_a_campaign_improves_tells_a_second_station_and_reports(bring_up, task):
     write_recipe(task / 'recipe', CRASH)
-    write_recipe(task / 'ideas', STAY)
+    write_recipe(task / 'ideas', AHEAD)
     (task / 'ideas' / 'ideas.yaml').write_text(textwrap.dedent('''
         ideas:
           - {id: worse, family: other, hypothesis: Doing nothing at all may be enough, files: {policy.py: worse.py}}
@@ -305,8 +322,9 @@ def test_hold_stops_between_trials_and_cancel_ends_a_campaign_that_can_be_resume
 
     result = client.run_campaign(goal, timeout=150)
     assert result.success and result.baseline_trials == 3
-    lines = ledger.verify()
-    assert len({(line['kind'], line['seed'], line['recipe']) for line in lines}) == len(lines)
+    # What was cancelled counts, and says nothing about a recipe: only that may be there a second time.
+    said = [(line['kind'], line['seed'], line['recipe']) for line in ledger.verify() if line['outcome'] != 'ABORTED']
+    assert len(set(said)) == len(said)
 
 
 def test_adopt_by_hand_says_why_it_cannot(bring_up):
