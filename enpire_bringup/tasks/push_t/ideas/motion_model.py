@@ -39,7 +39,7 @@ class Policy:
         self.detour_radius = np.max(np.hypot(*outline.T)) + self.tip_radius + self.clearance
 
     def reset(self, observation):
-        self.stage = 'choose'
+        self.stage, self.last_tip, self.last_turn = 'choose', np.array(observation['tip']), 1.0
 
     def act(self, observation):
         seen = observation[self.object]
@@ -50,10 +50,15 @@ class Policy:
             if self.reached(error, 0.6):
                 return tip
             self.index = self.choose(pose, tip, error)
-            self.stage = 'travel'
+            self.stage, self.way_round, self.stuck = 'travel', 0.0, 0
         contact = pose[:2] + rotate(self.contacts[self.index], pose[2])
         normal = rotate(self.normals[self.index], pose[2])
         if self.stage == 'travel':
+            # Where the way round leads out of the space the tip may use, it stands still: then the other way.
+            self.stuck = self.stuck + 1 if np.hypot(*(tip - self.last_tip)) < 0.001 else 0
+            if self.stuck > 15:
+                self.way_round, self.stuck = -self.last_turn, 0
+            self.last_tip = tip
             target = self.travel(pose, tip, contact, normal)
             if target is not None:
                 return target
@@ -115,7 +120,8 @@ class Policy:
         limit = 1.8 * self.max_step / self.detour_radius
         if abs(turn) < limit:
             return step_toward(tip, gate, 1.5 * self.max_step)
-        angle += math.copysign(limit, turn)
+        self.last_turn = self.way_round or math.copysign(1.0, turn)
+        angle += self.last_turn * limit
         return center + self.detour_radius * np.array([math.cos(angle), math.sin(angle)])
 
 
