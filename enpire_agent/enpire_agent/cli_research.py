@@ -9,7 +9,8 @@ import time
 from pathlib import Path
 
 # The demo's budgets: fit for 2 cores without a GPU.
-DEMO_MINUTES = 14.0
+DEMO_MINUTES = 16.0
+DEMO_CAMERA_SIZE = (320, 240)
 DEMO_GATE_TRIALS = 20
 DEMO_SEARCH_TRIALS = 6
 DEMO_ITERATIONS = 6
@@ -155,7 +156,7 @@ def _demo_campaigns(options, name: str, domain: int, progress) -> bool:
 def _station(options, namespace: str, domain: int, progress):
     from enpire_bringup.process_runner import StationProcesses
 
-    width, height = options.camera_size
+    width, height = options.camera_size if options.camera_size != (0, 0) else DEMO_CAMERA_SIZE
     return StationProcesses(options.station, options.task, namespace, real_time_factor=options.real_time_factor,
                             camera_width=width, camera_height=height, domain_id=domain, report=progress.say)
 

@@ -108,6 +108,11 @@ class PolicySession:
         if self._bad_in_a_row >= self._max_bad_steps:
             raise PolicyFailure(f'no valid action for {self._bad_in_a_row} steps in a row; last: {decision.reason}')
 
+    @property
+    def confined(self) -> bool:
+        """Whether the kernel keeps the policy from files that are not its own."""
+        return self._process.confined
+
     def close(self) -> None:
         self._process.close()
 

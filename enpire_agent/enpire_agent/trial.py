@@ -186,6 +186,7 @@ class TrialReport:
     ended: str = ''
     end_stamp: int = 0
     timing: dict = field(default_factory=dict)
+    confined: bool = False       # whether the kernel kept the policy from files that are not its own
 
     def ledger_line(self) -> dict:
         """The fields of TrialResult without the verdict's checks, and the final position error in m."""
@@ -209,6 +210,7 @@ class TrialReport:
         if self.verdict:
             content['verdict']['checks'] = [asdict(check) for check in self.verdict.checks]
         return {**content, 'traceback': self.traceback, 'timing': self.timing,
+                'policy_confined': self.confined,
                 'recipe_directory': str(self.request.recipe_directory)}
 
 
@@ -258,6 +260,7 @@ class Trial:
         # Loading the policy first: a recipe that does not even load moves nothing.
         with PolicySession(self.request.recipe_directory, self._task, deadline=deadline,
                            log_file=self.request.directory / POLICY_LOG) as policy:
+            self.report.confined = policy.confined
             self._reset()
             self._station.go_to_start()
             self._stage('policy', 'the policy runs')

@@ -206,9 +206,22 @@ def test_the_policys_traceback_is_kept(tmp_path, task):
     assert 'ZeroDivisionError' in record['traceback'] and 'in act' in record['traceback']
 
 
-def test_a_policy_cannot_write_to_the_ledger_through_its_own_output(tmp_path, task):
-    report = _run(tmp_path, task, FakeStation(task), _policy(tmp_path, 'print("{}"); return [0.3, 0.0]'))
-    assert report.outcome == 'SUCCESS'
+@pytest.mark.parametrize('act', [
+    'open({ledger!r}, "a").write("{{}}"); return [0.3, 0.0]', 'open({ledger!r}).read(); return [0.3, 0.0]',
+    'open({reward!r}, "a").write("# kinder"); return [0.3, 0.0]'])
+def test_a_policy_reaches_neither_ledger_nor_reward(tmp_path, task, act):
+    from enpire_bringup.program_confinement import landlock_version
+
+    if landlock_version() < 1:
+        pytest.skip('this kernel has no Landlock')
+    first = _run(tmp_path, task, FakeStation(task), _policy(tmp_path))
+    ledger = tmp_path / 'runs' / 'c' / 'station_1' / 'ledger.jsonl'
+    before, reward = ledger.read_bytes(), task.reward.read_bytes()
+    act = act.format(ledger=str(ledger), reward=str(task.reward))
+    report = _run(tmp_path, task, FakeStation(task), _policy(tmp_path, act))
+    assert report.outcome == 'POLICY_ERROR' and 'PermissionError' in report.reason
+    assert ledger.read_bytes().startswith(before) and task.reward.read_bytes() == reward
+    assert first.confined and json.loads((report.request.directory / 'trial.json').read_text())['policy_confined']
 
 
 def test_a_failed_reset_is_recorded_apart_and_the_policy_does_not_run(tmp_path, task):
