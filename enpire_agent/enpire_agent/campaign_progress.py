@@ -14,7 +14,7 @@ from enpire_bringup.station_node import HISTORY_QOS
 from enpire_msgs.action import RunCampaign
 from enpire_msgs.msg import AgentEvent, StationStatus
 
-SILENCE = 25.0             # s of wall time without a status: the supervisor is gone and will come back
+SILENCE = 12.0             # s of wall time without a status: the supervisor is gone and will come back
 RESTARTS = 5
 ACCEPTED_WITHIN = 60.0     # s of wall time that a supervisor gets to come back
 QUIET_KINDS = ('edit',)

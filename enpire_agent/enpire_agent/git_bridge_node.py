@@ -72,13 +72,17 @@ class GitBridge(StationNode):
                 job = self._jobs.get(timeout=0.2)
             except queue.Empty:
                 continue
-            if isinstance(job, Recipe):
-                self._publish(job)
-            else:
-                commit, done = job
-                done.set_result(self._adopt(commit))
-                if self.executor is not None:
-                    self.executor.wake()
+            try:
+                if isinstance(job, Recipe):
+                    self._publish(job)
+                else:
+                    commit, done = job
+                    done.set_result(self._adopt(commit))
+                    if self.executor is not None:
+                        self.executor.wake()
+            except Exception as error:
+                # The next recipe must still be pushed.
+                self.get_logger().error(f'git_bridge: {error!r}')
 
     def _publish(self, recipe: Recipe) -> None:
         """Push until it succeeds, then announce: nobody is told of a commit that cannot be fetched."""
@@ -117,8 +121,10 @@ class GitBridge(StationNode):
                     'Env-Hash': peer.env_hash, 'Decision': 'adopt', 'Adopted-From': f'{peer.station} {peer.commit}'})
             finally:
                 repository.close()
-        except (LookupError, RepositoryError) as error:
-            return False, str(error).strip("'"), ''
+        except LookupError as error:
+            return False, str(error.args[0]), ''
+        except (RepositoryError, OSError) as error:
+            return False, str(error), ''
         text = f'adopted {peer.commit[:10]} of {peer.station}: {peer.hypothesis}'
         event = AgentEvent(station=self._station_name, campaign=campaign, researcher='', kind='adopt', text=text,
                            commit=adopted)

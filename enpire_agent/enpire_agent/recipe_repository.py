@@ -151,8 +151,11 @@ class RecipeRepository:
         Raises RepositoryError with what Git said.
         """
         if _is_local(remote) and not Path(remote).exists():
-            bare = git.Repo.init(remote, bare=True, initial_branch=self.branch)
-            _configure(bare, self.branch)
+            try:
+                bare = git.Repo.init(remote, bare=True, initial_branch=self.branch)
+                _configure(bare, self.branch)
+            except (OSError, git.GitError) as error:
+                raise RepositoryError(f'cannot create the remote {remote}: {error}') from error
         self._git('push', '--quiet', remote, f'HEAD:refs/heads/{self.branch}', timeout=_PUSH_TIMEOUT)
 
     def fetch(self, remote: str) -> None:

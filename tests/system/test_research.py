@@ -7,6 +7,7 @@ straight ahead, which it does not where a policy starts.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -28,6 +29,7 @@ from rclpy.parameter import Parameter  # noqa: E402
 from std_srvs.srv import Trigger  # noqa: E402
 
 from enpire_agent.campaign import read_campaign  # noqa: E402
+from enpire_agent.campaign_progress import Progress, run_shown  # noqa: E402
 from enpire_agent.ledger import Ledger  # noqa: E402
 from enpire_agent.recipe_repository import RecipeRepository  # noqa: E402
 from enpire_agent.report import write_report  # noqa: E402
@@ -331,3 +333,20 @@ def test_adopt_by_hand_says_why_it_cannot(bring_up):
     _, client, _ = bring_up()
     response = client.adopt('1234567')
     assert not response.accepted and 'no peer has announced a recipe yet' in response.message
+
+
+def test_a_campaign_goes_on_after_its_supervisor_was_killed(bring_up):
+    station, client, _ = bring_up()
+    goal = RunCampaign.Goal(campaign='killed', search_trials=1, gate_trials=3, max_iterations=1)
+    shown = io.StringIO()
+    outcome, thread = in_background(lambda: run_shown(client, goal, Progress(shown)))
+    ledger = ledger_of(station, 'killed')
+    wait_for(lambda: len(ledger.entries()) == 1, 'the first trial')
+    os.kill(station.pids()['research'], signal.SIGKILL)
+    thread.join(120)
+
+    assert not thread.is_alive() and outcome[0].success, (outcome, shown.getvalue())
+    assert 'resuming the campaign' in shown.getvalue()
+    lines = ledger.verify()
+    said = [(line['kind'], line['seed'], line['recipe']) for line in lines if line['outcome'] != 'ABORTED']
+    assert len(set(said)) == len(said) and outcome[0].baseline_trials == 3

@@ -1,0 +1,126 @@
+"""git_bridge as a node: what is kept goes to the remote before the fleet hears of it, and a peer's can be adopted."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+rclpy = pytest.importorskip('rclpy')
+
+from rclpy.executors import SingleThreadedExecutor  # noqa: E402
+
+from enpire_agent.recipe_repository import RecipeRepository  # noqa: E402
+from enpire_bringup.environment import environment_hash  # noqa: E402
+from enpire_bringup.station_node import HISTORY_QOS  # noqa: E402
+from enpire_bringup.task import load_task  # noqa: E402
+from enpire_msgs.msg import Recipe  # noqa: E402
+from enpire_msgs.srv import Adopt  # noqa: E402
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]
+
+TASK = load_task('push_t')
+
+
+class Fleet:
+    """A node that plays the supervisor and the peers, and listens to the announcements."""
+
+    def __init__(self, station):
+        self.context = rclpy.Context()
+        rclpy.init(context=self.context, domain_id=station.domain_id)
+        self.node = rclpy.create_node('enpire_client_fleet', namespace=station.namespace, context=self.context)
+        self.kept = self.node.create_publisher(Recipe, 'kept_recipes', HISTORY_QOS)
+        self.fleet = self.node.create_publisher(Recipe, '/fleet/recipes', HISTORY_QOS)
+        self.announced = []
+        self.node.create_subscription(Recipe, '/fleet/recipes', self.announced.append, HISTORY_QOS)
+        self.adopt = self.node.create_client(Adopt, 'adopt')
+        self.executor = SingleThreadedExecutor(context=self.context)
+        self.executor.add_node(self.node)
+        self.station = station
+
+    def until(self, condition, what, seconds=30.0):
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, f'waited {seconds} s for {what}'
+            self.executor.spin_once(timeout_sec=0.05)
+
+    def call_adopt(self, commit=''):
+        self.until(self.adopt.service_is_ready, 'the service adopt')
+        future = self.adopt.call_async(Adopt.Request(commit=commit))
+        self.until(future.done, 'the answer of adopt')
+        return future.result()
+
+
+@pytest.fixture
+def bridge(start_station, tmp_path):
+    fleets = []
+
+    def start(remote=''):
+        station = start_station(only=('git_bridge',), node_parameters={'git_bridge': {'remote': str(remote)}})
+        fleets.append(Fleet(station))
+        return fleets[-1]
+
+    yield start
+    for fleet in fleets:
+        fleet.executor.shutdown(timeout_sec=0.0)
+        fleet.node.destroy_node()
+        fleet.context.try_shutdown()
+
+
+def recipe_of(repository, commit, env_hash='e' * 64, **changes):
+    return Recipe(**{**dict(station='station_1', task='push_t', campaign='c', branch='station_1', commit=commit,
+                            method='m', hypothesis='Push slower', decision='keep', trials=6, successes=5,
+                            interval_low=0.36, interval_high=0.99, env_hash=env_hash), **changes})
+
+
+def improved(repository):
+    text = (repository.work_tree / 'recipe.yaml').read_text()
+    repository.write({'recipe.yaml': text + '# slower\n'})
+    return repository.commit('Push slower', {'Decision': 'keep'})
+
+
+def test_a_remote_that_is_away_is_tried_again_and_nobody_hears_of_a_commit_before_it_is_there(bridge, tmp_path):
+    remote = tmp_path / 'server' / 'remote.git'
+    (tmp_path / 'server').write_text('not a folder yet')
+    fleet = bridge(remote)
+    repository = RecipeRepository.open_or_create(fleet.station.runs / 'c' / 'station_1' / 'recipe', 'station_1',
+                                                 TASK.recipe)
+    commit = improved(repository)
+    fleet.until(lambda: fleet.kept.get_subscription_count(), 'git_bridge')
+    fleet.kept.publish(recipe_of(repository, commit))
+    log = fleet.station.log_directory / 'research.log'
+    fleet.until(lambda: 'cannot push' in log.read_text(), 'the failed push in the log')
+    assert fleet.announced == []
+
+    (tmp_path / 'server').unlink()
+    fleet.until(lambda: fleet.announced, 'the announcement')
+
+    (announced,) = fleet.announced
+    assert (announced.commit, announced.remote) == (commit, str(remote))
+    fetched = RecipeRepository.open_or_create(tmp_path / 'other', 'station_2', TASK.recipe)
+    fetched.fetch(str(remote))
+    assert '# slower' in fetched.files(commit)['recipe.yaml']
+
+
+def test_adopt_takes_over_the_best_recipe_of_this_environment(bridge, tmp_path):
+    fleet = bridge()
+    peer = RecipeRepository.open_or_create(tmp_path / 'peer', 'station_2', TASK.recipe)
+    commit = improved(peer)
+    remote = str(tmp_path / 'remote.git')
+    peer.push(remote)
+    env_hash = environment_hash(TASK, fleet.station.station)
+    fleet.until(lambda: fleet.fleet.get_subscription_count() >= 2, 'git_bridge to listen')
+    common = dict(station='station_2', branch='station_2', remote=remote)
+    fleet.fleet.publish(recipe_of(peer, commit, env_hash, **common))
+    fleet.fleet.publish(recipe_of(peer, 'f' * 40, 'a' * 64, interval_low=0.99, **common))
+    log = fleet.station.log_directory / 'research.log'
+    fleet.until(lambda: log.read_text().count('announced') == 2, 'both announcements in the log')
+
+    refused = fleet.call_adopt('ffff')
+    assert not refused.accepted and 'in this environment' in refused.message
+    response = fleet.call_adopt()
+
+    assert response.accepted, response.message
+    ours = RecipeRepository(fleet.station.runs / 'c' / 'station_1' / 'recipe')
+    assert ours.head == response.commit and ours.files('HEAD') == peer.files(commit)
+    assert f'Adopted-From: station_2 {commit}' in ours.message(response.commit)
