@@ -138,7 +138,7 @@ def _run_once(client, goal, show: Callable[[StationStatus], None], patience: flo
             thread.join(0.1)
     except KeyboardInterrupt:
         stop.set()
-        thread.join(3.0)
+        thread.join(0.5)     # the request to cancel is on its way; what it ends takes longer and needs nobody here
         raise
     (ended,) = outcome
     if lost.is_set() and isinstance(ended, RemoteCallCancelled):

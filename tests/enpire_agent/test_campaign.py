@@ -54,7 +54,7 @@ def test_hypotheses_share_the_incumbents_seeds_and_hopeless_ones_are_cut_short(m
         assert iteration.successes + len(iteration.seeds) - iteration.trials < iteration.incumbent_successes
 
 
-@pytest.mark.parametrize('killed_at', [1, 7, 21, 25, 29, 31, 40, 60])
+@pytest.mark.parametrize('killed_at', [1, 21, 27, 31, 60])
 def test_a_restart_goes_on_where_it_was_and_repeats_no_trial(make_campaign, killed_at):
     class Killed(BaseException):
         pass
