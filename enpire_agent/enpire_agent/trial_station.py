@@ -45,7 +45,7 @@ LOOK_BOUND = 8.0             # for a verdict with a clear view
 
 STEPS_TO_BE_IN_STEP = 3      # consecutive policy steps answered in time before the policy starts
 CLEARANCE = 0.10             # m above the policy's height for moves to and from its start
-PULL_BACK = 0.04             # m towards the arm's base while it rises
+RISES = (CLEARANCE, 0.07, 0.05)   # m that the arm rises after a trial; the first that it can
 CLOSING_FORCE = 15.0         # N
 SETTLED_LOOK = 0.6           # s of ROS time after the retreat until "not yet" is believed: the object must lie still
 REFUSED_STEPS = 30           # consecutive policy steps whose targets the guard refused end a trial
@@ -233,16 +233,17 @@ class RosTrialStation:
     def retreat(self) -> int:
         if self._closing:
             raise TrialEnd(ABORTED, 'the trial runner was stopped')
-        # Up and a little back: at the far edge of the action space the arm cannot rise straight.
-        base = np.array(self._arm.base_xyz[:2])
-        way = self._tip_now() - base
-        x, y = base + way * max(0.0, 1.0 - PULL_BACK / float(np.hypot(*way)))
-        up = self._tip_goal(MoveArm.Goal.LINEAR, x, y, self._task.action.height + CLEARANCE)
+        x, y = self._tip_now()
         home = MoveArm.Goal(arm=self._arm.name, mode=MoveArm.Goal.NAMED, named='home')
-        try:
-            self._move(up, even_if_cancelled=True)
-        except TrialEnd as end:
-            self._node.get_logger().warning(f'the arm retreats without lifting first: {end.reason}')
+        # Straight up, so that nothing is pushed on the way; at the far edge of its reach the arm rises less.
+        for height in RISES:
+            try:
+                self._move(self._tip_goal(MoveArm.Goal.LINEAR, x, y, self._task.action.height + height),
+                           even_if_cancelled=True)
+                break
+            except TrialEnd as end:
+                if height == RISES[-1]:
+                    self._node.get_logger().warning(f'the arm retreats without rising first: {end.reason}')
         self._move(home, even_if_cancelled=True)
         return self._last_stamp
 
