@@ -11,7 +11,7 @@ import json
 import math
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime, timezone
 from pathlib import Path
@@ -35,6 +35,7 @@ _SAYS_NOTHING = ('RESET_FAILED', 'ABORTED')
 _POLICY_ERRORS_TO_STOP = 2       # consecutive; then the edit is broken, more trials teach nothing
 _CLEARLY_NEARER = 0.75           # share of the incumbent's mean final position error ...
 _LEAST_GAIN = 0.002              # ... and m by which it has to be lower at equal successes
+_RECENT_TRIALS = 12
 _UNKNOWN_TRIAL_TIME = 15.0       # s of wall time, for the first estimate of the time left
 
 
@@ -228,7 +229,7 @@ class Campaign:
         self._stopping = False
         self._reset_failures = 0
         self._session_started = time.monotonic()
-        self._nothing_left = False
+        self._recent: deque[float] = deque(maxlen=_RECENT_TRIALS)   # s of wall time
         self.state = self._load(settings)
         self._elapsed_before = self.state.elapsed
 
@@ -316,6 +317,7 @@ class Campaign:
         trials = [outcome_of_line(line) for line in self._ledger.entries()]
         state.trials, state.successes = len(trials), sum(trial.success for trial in trials)
         state.busy = sum(trial.wall_duration for trial in trials)
+        self._recent.extend(trial.wall_duration for trial in trials)
         return state
 
     def _run_baseline(self) -> None:
@@ -589,6 +591,7 @@ class Campaign:
         state.trials += 1
         state.successes += trial.success
         state.busy += trial.wall_duration
+        self._recent.append(trial.wall_duration)
         if trial.outcome == 'INVALID':
             raise CampaignError(f'trial {trial.trial_id} is INVALID: {trial.reason}')
         if self._stopping:
@@ -621,8 +624,8 @@ class Campaign:
     # --- estimates and state ---
 
     def _trial_time(self) -> float:
-        state = self.state
-        return state.busy / state.trials if state.trials else _UNKNOWN_TRIAL_TIME
+        """s of wall time; of the newest trials, because better recipes are faster."""
+        return sum(self._recent) / len(self._recent) if self._recent else _UNKNOWN_TRIAL_TIME
 
     def _gate_trials_left(self) -> int:
         state = self.state
