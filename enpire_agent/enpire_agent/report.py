@@ -216,7 +216,8 @@ def _best_so_far(state: CampaignState) -> list[tuple[float, float]]:
 def _station(run: StationRun) -> dict:
     state = run.state
     strips = []
-    for name, measured in (('Starting recipe on fresh seeds', state.baseline), ('Best recipe on fresh seeds', state.gate)):
+    for name, measured in (('Starting recipe on fresh seeds', state.baseline),
+                           ('Best recipe on fresh seeds', state.gate)):
         if measured is not None and measured.trial_ids:
             low, high = success_interval(measured.successes, measured.trials)
             strips.append({

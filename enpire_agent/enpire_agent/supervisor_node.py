@@ -15,6 +15,7 @@ from enpire_agent.campaign import (Best, Campaign, CampaignError, CampaignSettin
                                    TrialOutcome, outcome_of_line)
 from enpire_agent.ledger import Ledger
 from enpire_agent.peer_recipes import PeerRecipes
+from enpire_agent.recipe import load_recipe
 from enpire_agent.recipe_repository import RecipeRepository, RepositoryError
 from enpire_agent.researcher import make_researcher
 from enpire_bringup.actions import (BlockingActionServer, GoalAborted, RemoteCallCancelled, RemoteCallError,
@@ -95,8 +96,8 @@ class Supervisor(StationNode):
             raise ValueError(f'goal is {asked.goal}; expected a success rate from 0 to 1, or 0 for the task\'s')
         researcher = make_researcher(asked.researcher, self.task.directory / 'ideas' / 'ideas.yaml')
         directory = self._runs / name / self._station_name
-        repository = RecipeRepository.open_or_create(
-            directory / 'recipe', self._station_name, Path(asked.recipe) if asked.recipe else self.task.recipe)
+        start = load_recipe(Path(asked.recipe) if asked.recipe else self.task.recipe)
+        repository = RecipeRepository.open_or_create(directory / 'recipe', self._station_name, start.directory)
         settings = CampaignSettings(
             campaign=name, station=self._station_name, task=self.task.name, env_hash=self.env_hash,
             search_trials=asked.search_trials or terms.search_trials,

@@ -218,7 +218,8 @@ def test_interrupted_trials_count(bring_up, tmp_path, task):
 
     def running_trial():
         """The trial whose policy runs now."""
-        running = [file.parent for file in trials.glob('*/episode.mcap.part') if not (file.parent / 'trial.json').exists()]
+        running = [file.parent for file in trials.glob('*/episode.mcap.part')
+                   if not (file.parent / 'trial.json').exists()]
         return running[0] if running and (running[0] / 'policy.log').exists() else None
 
     # A camera that stops: one reason that names it, and the station goes on when it is back.
@@ -264,7 +265,10 @@ def test_a_campaign_improves_tells_a_second_station_and_reports(bring_up, task):
     (task / 'ideas' / 'ideas.yaml').write_text(textwrap.dedent('''
         ideas:
           - {id: worse, family: other, hypothesis: Doing nothing at all may be enough, files: {policy.py: worse.py}}
-          - {id: stay, family: calm, hypothesis: A policy that does not crash gets somewhere, files: {policy.py: policy.py}}
+          - id: stay
+            family: calm
+            hypothesis: A policy that does not crash gets somewhere
+            files: {policy.py: policy.py}
         '''))
     (task / 'ideas' / 'worse.py').write_text('class Policy(:\n')
     station, client, _ = bring_up()
@@ -329,10 +333,16 @@ def test_hold_stops_between_trials_and_cancel_ends_a_campaign_that_can_be_resume
     assert len(set(said)) == len(said)
 
 
-def test_adopt_by_hand_says_why_it_cannot(bring_up):
-    _, client, _ = bring_up()
+def test_what_makes_no_sense_is_refused_with_its_reason_and_the_station_stays_usable(bring_up, tmp_path):
+    station, client, _ = bring_up()
     response = client.adopt('1234567')
     assert not response.accepted and 'no peer has announced a recipe yet' in response.message
+    for changes, said in (({'recipe': str(tmp_path)}, 'no policy.py there'), ({'campaign': '../up'}, 'no plain name'),
+                          ({'researcher': 'oracle'}, "no researcher 'oracle'; known: builtin"),
+                          ({'goal': 1.5}, 'goal is 1.5')):
+        result = client.run_campaign(RunCampaign.Goal(**{'campaign': 'c', **changes}), timeout=30)
+        assert not result.success and said in result.message, result.message
+    assert not (station.runs / 'c').exists()
 
 
 def test_a_campaign_goes_on_after_its_supervisor_was_killed(bring_up):
