@@ -11,7 +11,7 @@ from typing import Callable, Mapping, Protocol, Sequence
 from enpire_agent.recipe import load_recipe, with_parameters
 from enpire_bringup.configuration import ConfigurationError, Section, read_yaml
 
-_EXPLORATION = 0.4   # weight of trying families that were tried little, against those that helped
+_EXPLORATION = 0.8   # weight of trying families that were tried little, against those that helped
 _REFINEMENT = 0.5    # bonus of an idea that builds on one that was kept
 
 
