@@ -22,7 +22,7 @@ from enpire_agent.ledger import Ledger
 from enpire_agent.recipe import load_recipe, static_check
 from enpire_agent.recipe_repository import RecipeRepository, RepositoryError
 from enpire_agent.researcher import Context, PeerRecipe, Researcher, Tried
-from enpire_agent.score import SUCCESS, success_interval
+from enpire_agent.score import SUCCESS, probability_of_at_least, success_interval
 from enpire_agent.seeds import gate_seeds, search_seeds
 from enpire_bringup.configuration import ConfigurationError
 
@@ -36,6 +36,8 @@ _POLICY_ERRORS_TO_STOP = 2       # consecutive; then the edit is broken, more tr
 _CLEARLY_NEARER = 0.75           # share of the incumbent's mean final position error ...
 _LEAST_GAIN = 0.002              # ... and m by which it has to be lower at equal successes
 _RECENT_TRIALS = 12
+_SPEED_OF_A_BETTER_RECIPE = 0.6  # of the wall time of a trial
+_LUCK = 0.3                      # probability of at least so many successes at the old rate that is not luck
 _UNKNOWN_TRIAL_TIME = 15.0       # s of wall time, for the first estimate of the time left
 
 
@@ -126,7 +128,8 @@ class Iteration:
     trials: int = 0
     successes: int = 0
     position_error: float | None = None
-    incumbent_successes: int = 0
+    before: str = ''             # what the best recipe did, e.g. "2 of 6"
+    to_reach: int = 0            # successes that beat it
     started: str = ''
     ended: str = ''
 
@@ -371,15 +374,19 @@ class Campaign:
     def _search_is_over(self) -> str:
         state, settings = self.state, self.state.settings
         best = state.best
-        if best.results and len(best.results) >= settings.search_trials and (
-                sum(result[0] for result in best.results.values()) >= settings.goal * len(best.results)):
+        results = [result[0] for result in best.results.values()]
+        if len(results) >= settings.search_trials and sum(results) >= settings.goal * len(results):
             return f'the goal of {settings.goal:.0%} is reached on the search seeds'
+        if not results and best.trials and best.successes >= settings.goal * best.trials:
+            return f'the goal of {settings.goal:.0%} is reached by the recipe it starts from'
         if settings.max_iterations and len(state.iterations) >= settings.max_iterations:
             return f'the budget of {settings.max_iterations} iterations is spent'
-        ahead = settings.search_trials + settings.gate_trials + max(0, settings.search_trials - len(best.results))
+        ahead = settings.search_trials + settings.gate_trials
         if settings.max_trials and state.trials + ahead > settings.max_trials:
             return f'the budget of {settings.max_trials} trials has no room for another iteration and the gate'
-        reserve = (settings.gate_trials + settings.search_trials / 2) * self._trial_time()
+        # A recipe that is still to be found will be faster than the one that runs into the timeout.
+        gate = settings.gate_trials * (1.0 if self._own_work() else _SPEED_OF_A_BETTER_RECIPE)
+        reserve = (gate + settings.search_trials / 2) * self._trial_time()
         if settings.max_duration and self.elapsed + reserve > settings.max_duration:
             return f'the budget of {settings.max_duration:.0f} s has no room for another iteration and the gate'
         return ''
@@ -421,15 +428,12 @@ class Campaign:
         committed = self._repository.iteration_commit(iteration.number)
         kept, reason = False, self._put_edit(iteration) if not committed else ''
         if not reason:
-            trials, comparable = self._race(iteration)
-            kept, reason = self._decide(iteration, trials, comparable)
+            trials = self._race(iteration)
+            kept, reason = self._decide(iteration, trials)
         self._finish(iteration, kept, reason, committed)
 
     def _put_edit(self, iteration: Iteration) -> str:
         """The edit in the work tree; returns why it cannot be tried, or ''."""
-        if not iteration.adopts and self._incumbent_needs_trials():
-            self._repository.discard()
-            self._measure_incumbent(iteration)
         self._repository.discard()
         try:
             self._repository.write(iteration.files)
@@ -442,26 +446,9 @@ class Campaign:
         self._listener.event('edit', iteration.number, f'changes {", ".join(iteration.files)}')
         return ''
 
-    def _incumbent_needs_trials(self) -> bool:
-        return len(self.state.best.results) < self.state.settings.search_trials
-
-    def _measure_incumbent(self, iteration: Iteration) -> None:
-        """The best recipe's own results on the search seeds, so that the comparison is paired."""
-        best = self.state.best
-        self._listener.event('trials', iteration.number,
-                             'measuring the best recipe on the search seeds for a paired comparison')
-        for seed in iteration.seeds:
-            if str(seed) not in best.results:
-                trial = self._search_trial(best.commit, seed)
-                best.results[str(seed)] = [trial.success, trial.position_error]
-                best.trial_ids.append(trial.trial_id)
-                self._save()
-
-    def _race(self, iteration: Iteration) -> tuple[list[TrialOutcome], dict[str, list]]:
-        """Trials of the candidate on the incumbent's seeds, given up once it cannot reach the incumbent."""
-        incumbent = {str(seed): self.state.best.results[str(seed)] for seed in iteration.seeds
-                     if str(seed) in self.state.best.results}
-        to_reach = sum(result[0] for result in incumbent.values())
+    def _race(self, iteration: Iteration) -> list[TrialOutcome]:
+        """Trials of the candidate, given up once it cannot reach what it has to."""
+        iteration.before, iteration.to_reach, enough = self._bar(iteration)
         trials: list[TrialOutcome] = []
         errors = 0
         for number, seed in enumerate(iteration.seeds):
@@ -472,32 +459,52 @@ class Campaign:
             self._save()
             errors = errors + 1 if trials[-1].outcome == 'POLICY_ERROR' else 0
             remaining = len(iteration.seeds) - number - 1
-            if errors >= _POLICY_ERRORS_TO_STOP or iteration.successes + remaining < to_reach:
+            if errors >= _POLICY_ERRORS_TO_STOP or iteration.successes + remaining < enough:
                 break
         iteration.position_error = _mean([trial.position_error for trial in trials])
-        return trials, incumbent
+        return trials
 
-    def _decide(self, iteration: Iteration, trials: list[TrialOutcome], incumbent: dict[str, list]):
-        """(keep, why) from the paired comparison; without paired results (a recipe adopted) from the rates."""
-        n, successes, best = len(iteration.seeds), iteration.successes, self.state.best
-        if not incumbent:
-            rate = best.successes / best.trials if best.trials else 0.0
-            kept = len(trials) == n and successes > rate * n
-            return kept, f'{successes} of {len(trials)}, the recipe before had {best.successes} of {best.trials}'
-        before = sum(result[0] for result in incumbent.values())
-        iteration.incumbent_successes = before
+    def _bar(self, iteration: Iteration) -> tuple[str, int, int]:
+        """What the best recipe did (for people), successes that beat it, and successes that it is still worth a trial.
+
+        A recipe that won an iteration was tried on the same seeds: the comparison is paired, and with as many successes
+        the nearer one wins. The starting recipe has its rate on many fresh seeds: there it takes more than luck.
+        """
+        best, n = self.state.best, len(iteration.seeds)
+        paired = self._paired_results(iteration)
+        if paired:
+            before = sum(success for success, _ in paired)
+            return f'{before} of {n}', before + 1, before
+        rate = best.successes / best.trials if best.trials else 0.0
+        to_reach = next((successes for successes in range(1, n + 1)
+                         if probability_of_at_least(successes, n, rate) < _LUCK), n + 1)
+        return f'{best.successes} of {best.trials}', to_reach, to_reach
+
+    def _paired_results(self, iteration: Iteration) -> list:
+        """The best recipe's [success, final position error in m] on the iteration's seeds; empty when incomplete."""
+        results = self.state.best.results
+        if not all(str(seed) in results for seed in iteration.seeds):
+            return []
+        return [results[str(seed)] for seed in iteration.seeds]
+
+    def _decide(self, iteration: Iteration, trials: list[TrialOutcome]) -> tuple[bool, str]:
+        """(keep, why)."""
+        n, successes = len(iteration.seeds), iteration.successes
+        text = f'{successes} of {len(trials)}, before {iteration.before}'
         if len(trials) < n:
-            if successes + n - len(trials) < before:
-                return False, f'{successes} of {len(trials)}: cannot reach the {before} of {n} of the best any more'
-            return False, f'given up after {len(trials)} trials: {trials[-1].reason}'
-        if successes != before:
-            return successes > before, f'{successes} of {n} instead of {before}'
-        error, error_before = iteration.position_error, _mean([result[1] for result in incumbent.values()])
-        if error is not None and error_before is not None:
-            nearer = error < _CLEARLY_NEARER * error_before and error_before - error > _LEAST_GAIN
-            return nearer, (f'{successes} of {n} as before, mean final distance {error * 1e3:.0f} mm instead of '
-                            f'{error_before * 1e3:.0f} mm')
-        return False, f'{successes} of {n} as before'
+            if successes + n - len(trials) < iteration.to_reach:
+                return False, f'{text}: cannot do better any more'
+            return False, f'{text}: given up, {trials[-1].reason}'
+        if successes >= iteration.to_reach:
+            return True, text
+        paired = self._paired_results(iteration)
+        if paired and successes == iteration.to_reach - 1:
+            error, error_before = iteration.position_error, _mean([error for _, error in paired])
+            if error is not None and error_before is not None:
+                nearer = error < _CLEARLY_NEARER * error_before and error_before - error > _LEAST_GAIN
+                return nearer, (f'{text}; mean final distance {error * 1e3:.0f} mm, before '
+                                f'{error_before * 1e3:.0f} mm')
+        return False, text if paired or not successes else f'{text}: no more than luck'
 
     def _finish(self, iteration: Iteration, kept: bool, reason: str, committed: str) -> None:
         state, settings = self.state, self.state.settings
@@ -643,8 +650,6 @@ class Campaign:
         if settings.max_iterations:
             iterations = min(iterations, settings.max_iterations - len(state.iterations))
         left = iterations * settings.search_trials
-        if state.best is None or not state.best.results:
-            left += settings.search_trials
         if state.iterations and state.iterations[-1].state == RUNNING:
             left += len(state.iterations[-1].seeds) - state.iterations[-1].trials
         if settings.max_trials:

@@ -254,11 +254,10 @@ def _iteration(iteration: Iteration, repository: RecipeRepository | None) -> dic
     trials = iteration.trials
     bar = [(outcome, round(100 * count / trials, 2)) for outcome, count in
            sorted(iteration.outcomes.items(), key=lambda entry: entry[0] != 'SUCCESS')] if trials else []
-    compared = iteration.origin and not iteration.adopts and iteration.trials
     return {
         'number': iteration.number, 'hypothesis': iteration.hypothesis, 'method': iteration.method,
         'commit': iteration.commit, 'successes': iteration.successes, 'trials': trials,
-        'before': f'{iteration.incumbent_successes} of {len(iteration.seeds)}' if compared else None,
+        'before': iteration.before,
         'state': 'adopted' if iteration.adopts and iteration.state == 'kept' else iteration.state,
         'reason': iteration.reason, 'bar': bar,
         'outcomes_text': ', '.join(f'{count} {outcome}' for outcome, count in iteration.outcomes.items()),

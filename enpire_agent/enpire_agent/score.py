@@ -73,12 +73,12 @@ def success_interval(successes: int, trials: int, confidence: float = 0.95) -> t
     if not 0 <= successes <= trials:
         raise ValueError(f'{successes} successes of {trials} trials')
     tail = (1 - confidence) / 2
-    low = 0.0 if successes == 0 else _bisect(lambda p: _at_least(successes, trials, p) - tail)
-    high = 1.0 if successes == trials else _bisect(lambda p: tail - 1 + _at_least(successes + 1, trials, p))
+    low = 0.0 if successes == 0 else _bisect(lambda p: probability_of_at_least(successes, trials, p) - tail)
+    high = 1.0 if successes == trials else _bisect(lambda p: tail - 1 + probability_of_at_least(successes + 1, trials, p))
     return low, high
 
 
-def _at_least(successes: int, trials: int, p: float) -> float:
+def probability_of_at_least(successes: int, trials: int, p: float) -> float:
     """Probability of `successes` or more in `trials` at rate p."""
     if p <= 0 or p >= 1:
         return float(p >= 1)

@@ -288,8 +288,6 @@ def progress_text(state: CampaignState) -> str:
         running = state.iterations[-1] if state.iterations and state.iterations[-1].state == 'running' else None
         if running is None:
             return 'choosing the next hypothesis'
-        if not running.recipe:
-            return f'best recipe on the search seeds {len(state.best.results)}/{state.settings.search_trials}'
         return f'{running.successes} of {running.trials} so far, {len(running.seeds)} planned'
     measured = state.baseline if state.phase == 'baseline' else state.gate
     if measured is None:

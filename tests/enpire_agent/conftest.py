@@ -76,10 +76,12 @@ class FakeStation:
         self.count = 0
         self.forced = {}          # number of the trial -> outcome
         self.before_trial = lambda number: None
+        self.kinds = []           # of the trials run
         self._identities = {}
 
     def run_trial(self, kind, seed, cancelled):
         self.count += 1
+        self.kinds.append(kind)
         self.before_trial(self.count)
         parameters = load_recipe(self.work_tree).parameters
         success = random.Random(f'{seed}').random() < rate_of(parameters)

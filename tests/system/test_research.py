@@ -150,7 +150,7 @@ def ledger_of(station, campaign='manual'):
     return Ledger(station.runs / campaign / station.name / 'ledger.jsonl')
 
 
-def wait_for(condition, what, seconds=30.0):
+def wait_for(condition, what, seconds=60.0):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, f'waited {seconds} s for {what}'
