@@ -364,7 +364,10 @@ def _import_path() -> list[str]:
     """sys.path without the current folder, which `python -m` puts there: results may lie in it."""
     here = os.getcwd()
     from_sources = os.path.isfile(os.path.join(here, 'enpire_bringup', '__init__.py'))
-    return [entry for entry in sys.path if entry and (entry != here or from_sources)]
+    # OpenCV puts its own package folder on sys.path while it is being imported, maybe by another thread right now;
+    # its `typing` would hide the standard one.
+    return [entry for entry in sys.path if entry and (entry != here or from_sources)
+            and not os.path.isfile(os.path.join(entry, '__init__.py'))]
 
 
 def _signal_name(number: int) -> str:

@@ -452,3 +452,20 @@ def test_a_malformed_frame_is_refused(frame):
     with pytest.raises(FrameError):
         reader.feed(frame)
         reader.next()
+
+
+def test_package_folder_on_sys_path_hides_no_standard_module(tmp_path, monkeypatch):
+    """OpenCV puts its folder, which holds a `typing`, on sys.path while it is being imported."""
+    package = tmp_path / 'package'
+    (package / 'typing').mkdir(parents=True)
+    (package / '__init__.py').touch()
+    (package / 'typing' / '__init__.py').touch()
+    program = tmp_path / 'program.py'
+    program.write_text('from typing import Any\n\n\nclass Program:\n    def __init__(self, config):\n        pass\n\n'
+                       '    def ping(self):\n        return 1\n')
+    monkeypatch.setattr(sys, 'path', [str(package), *sys.path])
+    process = ProgramProcess(program, 'Program', {})
+    try:
+        assert process.call('ping', timeout=5.0) == 1
+    finally:
+        process.close()
