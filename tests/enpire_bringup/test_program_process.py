@@ -1,6 +1,7 @@
 """Programs that nobody trusts, and the process that runs them."""
 
 import os
+import sys
 import textwrap
 import time
 
