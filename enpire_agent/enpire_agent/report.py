@@ -17,11 +17,12 @@ from enpire_agent.durable_file import write_durably
 from enpire_agent.ledger import Ledger, LedgerError
 from enpire_agent.recipe_repository import RecipeRepository, RepositoryError
 from enpire_agent.score import success_interval
-from enpire_agent.trial_record import RecordError, read_frames
+from enpire_agent.trial_record import RecordError, policy_start, read_frames
 from enpire_bringup.configuration import ConfigurationError
 from enpire_bringup.task import load_task
 
 MAX_DIFF_LINES = 400
+LEAD_IN = 0.5          # s of a video before the policy's first step; the reset is not shown
 VIDEO_RATE = 20.0      # frames a second: recorded at 10 Hz of ROS time, shown at twice the speed
 _GOOD, _BAD, _BLUE, _INK, _SOFT = '#1a8f5a', '#c8503c', '#2f6fdb', '#1d2433', '#8a93a3'
 
@@ -290,8 +291,11 @@ def _videos(runs: list[StationRun]) -> list[dict]:
     ids = list(first_run.state.gate.trial_ids) if first_run.state.gate else []
     if first_run.state.best is not None and first_run.state.best.iteration:
         ids += first_run.state.best.trial_ids
-    # A success shows what was learned; without one, what there is.
-    ids.sort(key=lambda trial_id: first_run.lines.get(trial_id, {}).get('outcome') != 'SUCCESS')
+    # A success of ordinary length shows what was learned; without one, what there is.
+    successes = sorted((trial_id for trial_id in ids if first_run.lines.get(trial_id, {}).get('outcome') == 'SUCCESS'),
+                       key=lambda trial_id: first_run.lines[trial_id]['duration'])
+    middle = len(successes) // 2
+    ids = successes[middle:] + successes[:middle] + ids
     for trial_id in ids:
         video = _video(first_run, trial_id, 'Best recipe')
         if video is not None:
@@ -304,8 +308,10 @@ def _video(run: StationRun, trial_id: str, title: str) -> dict | None:
     line = run.lines.get(trial_id)
     if line is None:
         return None
+    directory = run.directory / 'trials' / trial_id
     try:
-        data = encode_video([frame.jpeg for frame in read_frames(run.directory / 'trials' / trial_id)])
+        start = policy_start(directory) - LEAD_IN
+        data = encode_video([frame.jpeg for frame in read_frames(directory) if frame.time >= start])
     except RecordError:
         return None
     if not data:

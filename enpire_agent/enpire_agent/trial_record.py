@@ -8,6 +8,7 @@ from (`source`: "policy", "hold_late", "hold_malformed").
 from __future__ import annotations
 
 import json
+import math
 import os
 import queue
 import threading
@@ -241,6 +242,18 @@ def read_frames(directory: Path | str, topic_end: str = 'image_raw/compressed') 
                     yield Frame(message.log_time * 1e-9, _jpeg_of(message.data))
     except OSError as error:
         raise RecordError(f'{file}: cannot be read ({error.strerror})') from error
+
+
+def policy_start(directory: Path | str) -> float:
+    """Seconds of ROS time of the policy's first step; -inf when it did not run. Raises RecordError as read_frames."""
+    file = Path(directory) / EPISODE
+    try:
+        with open(file, 'rb') as stream:
+            for _, _, message in make_reader(stream).iter_messages(topics=[STEPS_TOPIC]):
+                return message.log_time * 1e-9
+    except OSError as error:
+        raise RecordError(f'{file}: cannot be read ({error.strerror})') from error
+    return -math.inf
 
 
 def _jpeg_of(cdr: bytes) -> bytes:

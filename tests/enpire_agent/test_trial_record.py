@@ -6,7 +6,7 @@ from mcap_ros2.reader import read_ros2_messages
 from rclpy.serialization import serialize_message
 from sensor_msgs.msg import JointState
 
-from enpire_agent.trial_record import (EpisodeRecorder, RecordError, message_definition, read_frames, read_result,
+from enpire_agent.trial_record import (EpisodeRecorder, RecordError, message_definition, policy_start, read_frames, read_result,
                                        read_steps, write_result, write_started)
 from enpire_bringup.configuration import ConfigurationError
 from enpire_msgs.msg import Check, Verdict
@@ -58,6 +58,7 @@ def test_steps_are_read_back_without_nan(episode):
     steps = list(read_steps(episode))
     assert [step['step'] for step in steps] == list(range(30))
     assert steps[0]['action'] == [0.1, None]
+    assert policy_start(episode) == 1.0
 
 
 def test_definitions_bring_everything_they_are_made_of():
