@@ -9,17 +9,11 @@ import pytest
 from enpire_bringup.configuration import ConfigurationError
 from enpire_bringup.guard import ArmGuard, GuardViolation, guard_limits
 from enpire_bringup.kinematics import ArmKinematics, tool_down
-from enpire_bringup.station import load_station
 from enpire_bringup.task import load_task
 from enpire_bringup.trajectory import JointTrajectory, point_to_point
 
 HOME = np.array([0.0, 1.047, 1.047, 0.0, 0.0, 0.0])
 PERIOD = 1 / 30
-
-
-@pytest.fixture(scope='module')
-def station():
-    return load_station('yam_bimanual_sim')
 
 
 @pytest.fixture(scope='module')

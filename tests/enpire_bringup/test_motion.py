@@ -8,15 +8,9 @@ import pytest
 from enpire_bringup.arm_motion import ArmMotion
 from enpire_bringup.kinematics import ArmKinematics, tool_down
 from enpire_bringup.motion_planning import PlanningError
-from enpire_bringup.station import load_station
 
 HOME = [0.0, 1.047, 1.047, 0.0, 0.0, 0.0]
 PERIOD = 1 / 30
-
-
-@pytest.fixture(scope='module')
-def station():
-    return load_station('yam_bimanual_sim')
 
 
 @pytest.fixture(scope='module')
