@@ -229,6 +229,7 @@ class Campaign:
         self._file = self.directory / 'campaign.json'
         self._control = threading.Condition()
         self._hold_reason = ''
+        self._holding = False
         self._stopping = False
         self._reset_failures = 0
         self._session_started = time.monotonic()
@@ -259,6 +260,11 @@ class Campaign:
     def hold_reason(self) -> str:
         """Why it is held, or '' (it may still be finishing its current trial)."""
         return self._hold_reason
+
+    @property
+    def holding(self) -> bool:
+        """Whether it waits between two trials, and so nothing moves until `resume()` or `stop()`."""
+        return self._holding
 
     @property
     def elapsed(self) -> float:
@@ -615,8 +621,10 @@ class Campaign:
         with self._control:
             if self._hold_reason and not self._stopping:
                 self._listener.event('hold', len(self.state.iterations), self._hold_reason)
+                self._holding = True
                 while self._hold_reason and not self._stopping:
                     self._control.wait(timeout=0.5)
+                self._holding = False
             if self._stopping:
                 raise CampaignStopped('stopped by request; run it again under the same name to go on')
         self._check_environment()

@@ -208,7 +208,7 @@ class Supervisor(StationNode):
         status.message = progress_text(state)
         if campaign.hold_reason:
             status.message = campaign.hold_reason
-            if not stage:
+            if campaign.holding:
                 status.state = StationStatus.HELD
         return status
 

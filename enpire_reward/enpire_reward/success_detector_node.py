@@ -109,7 +109,13 @@ class SuccessDetector(StationNode):
             return
         for lost in self._frames.overtaken(stamp):
             self._publish(lost, abstention('a part of this frame was lost on its way'))
-        observation.update(self._joints(stamp))
+        joints = self._joints(stamp)
+        positions = joints['joint_positions']
+        unusable = [name for name in self.station.joints if not math.isfinite(positions.get(name, math.nan))]
+        if unusable:
+            self._publish(stamp, abstention(f'no position of {", ".join(unusable)} in joint_states'))
+            return
+        observation.update(joints)
         try:
             self._queue.put_nowait((stamp, observation))
         except queue.Full:
