@@ -37,12 +37,13 @@ SECOND = 1_000_000_000
 RESET_BOUND = 300.0
 MOVE_BOUND = 60.0
 GRIPPER_BOUND = 30.0
-STATE_SILENCE = 5.0          # without a joint state: the station is gone
-VIEW_SILENCE = 2.0           # without an object pose or a verdict: the camera or what looks at it is gone
-VIEW_WAIT_LOCKSTEP = 0.7     # for the view of one step; then the step goes on with the view before
+STATE_SILENCE = 8.0          # without a joint state: the station is gone
+VIEW_SILENCE = 5.0           # without an object pose or a verdict: the camera or what looks at it is gone
+VIEW_WAIT_LOCKSTEP = 2.0     # for the view of one step; then the step goes on with the view before
 VIEW_WAIT_REAL_TIME = 0.004
 LOOK_BOUND = 8.0             # for a verdict with a clear view
 
+LONGEST_BACKLOG = 3          # policy steps of a lockstep world that are answered one after the other
 STEPS_TO_BE_IN_STEP = 3      # consecutive policy steps answered in time before the policy starts
 CLEARANCE = 0.10             # m above the policy's height for moves to and from its start
 RISES = (CLEARANCE, 0.07, 0.05)   # m that the arm rises after a trial; the first that it can
@@ -115,6 +116,7 @@ class RosTrialStation:
         """Forget the last trial and listen."""
         with self._news:
             self._cancelled = cancelled
+            self._refused_steps = 0
             self._steps.clear()
             self._verdicts.clear()
             for poses in self._poses.values():
@@ -271,6 +273,8 @@ class RosTrialStation:
         newest = newest or not self.lockstep
         with self._news:
             while True:
+                # The world gave up waiting for somebody who did not get to run; what was missed is past.
+                newest = newest or (len(self._steps) > LONGEST_BACKLOG and self._steps[-1 - LONGEST_BACKLOG][0] > after)
                 for stamp, positions in (reversed(self._steps) if newest else self._steps):
                     if stamp > after:
                         return stamp, positions

@@ -68,7 +68,8 @@ class ArmTrajectory:
         self.arm = arm
         self.desired: list[float] | None = None      # positions last commanded
         self.desired_velocity = [0.0] * len(arm.joints)
-        self.streamed_at: int | None = None          # ns, stamp of the newest streamed trajectory
+        self.streamed_at: int | None = None          # ns, stamp of the newest streamed trajectory; None: no stream
+        self._heard_at = 0                           # ns, the time at which it came
         self.goal: TrajectoryGoal | None = None
         self._sampler: TrajectorySampler | None = None
         self._start = 0
@@ -130,6 +131,21 @@ class ArmTrajectory:
         self.streamed_at = None
         self.desired = list(positions)
         self.desired_velocity = self._still
+
+    def heard(self, now: int, stamp: int) -> None:
+        """A streamed trajectory that answers the state of `stamp` came at `now` (ns)."""
+        self.streamed_at, self._heard_at = stamp, now
+
+    def awaits(self, stamp: int) -> bool:
+        """Whether the stream goes on and its trajectory for `stamp` (ns) has not come yet.
+
+        One that comes late keeps the stream alive: the world has to wait for who is behind, or nobody catches up.
+        """
+        if self.streamed_at is None or self.streamed_at >= stamp:
+            return False
+        if stamp - self._heard_at > STREAMING_WINDOW:
+            self.streamed_at = None
+        return self.streamed_at is not None
 
     def hold(self, message: str) -> None:
         """Stay where the arm is sent now."""
@@ -347,13 +363,7 @@ class StationMotion:
 
     def awaits(self, stamp: int) -> bool:
         """Whether an arm is being streamed to whose trajectory for `stamp` (ns) has not come yet."""
-        for arm in self.arms.values():
-            newest = arm.streamed_at
-            if newest is not None and newest < stamp:
-                if stamp - newest <= STREAMING_WINDOW:
-                    return True
-                arm.streamed_at = None
-        return False
+        return any([arm.awaits(stamp) for arm in self.arms.values()])
 
     def command(self, positions: Sequence[float], velocities: Sequence[float]
                 ) -> tuple[list[float], list[float], list[float]]:

@@ -139,7 +139,7 @@ class TrajectoryController(StationNode):
             points = _points(message, arm.arm.joints)
             with self._lock:
                 arm.follow(self._motion.now, stamp, points)
-                arm.streamed_at = stamp or self._motion.now
+                arm.heard(self._motion.now, stamp or self._motion.now)
                 if self._answer_due is not None and not self._motion.awaits(self._motion.now):
                     self._answer()
         except InvalidTrajectory as error:

@@ -173,12 +173,20 @@ def test_streamed_arm_is_awaited_until_its_trajectory_comes_or_the_stream_ends(s
     motion.observe(0, *state(station))
     assert not motion.awaits(0)
     motion.arms['left'].follow(0, 0, line())
-    motion.arms['left'].streamed_at = 0
+    motion.arms['left'].heard(0, 0)
     assert not motion.awaits(0)
     assert motion.awaits(4 * TICK)
-    motion.arms['left'].streamed_at = 4 * TICK
+    motion.arms['left'].heard(4 * TICK, 4 * TICK)
     assert not motion.awaits(4 * TICK)
     assert not motion.awaits(25 * TICK)     # 0.21 s later the stream has ended
+
+
+def test_the_world_waits_for_a_stream_that_is_behind_so_that_it_can_catch_up(station):
+    arm = StationMotion(station).arms['left']
+    arm.heard(100 * TICK, 50 * TICK)        # an answer to a state half a second old
+    assert arm.awaits(104 * TICK)
+    arm.heard(104 * TICK, 104 * TICK)
+    assert not arm.awaits(104 * TICK)
 
 
 # -- grippers
