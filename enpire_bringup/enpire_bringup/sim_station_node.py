@@ -23,7 +23,7 @@ class SimStation(StationNode):
         super().__init__('sim_station', **kwargs)
         # This node gives the time; it need not listen to itself.
         self.set_parameters([Parameter('use_sim_time', value=False)])
-        self.declare_parameter('seed', 0)
+        self.declare_adjustable('seed', 0, 0, 2**63 - 1)
         world = World(self.station, self.task)
         world.reset(self.get_parameter('seed').value)
         self._camera_rates = {camera.rate for camera in self.station.cameras.values()}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.exceptions import InvalidParameterValueException
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 
@@ -31,6 +33,9 @@ class StationNode(Node):
     Parameters: `station` (name or file), `task` (name or folder), and the overrides `real_time_factor` (NaN: the
     station file's), `camera_width` and `camera_height` (pixels, 0: the file's). `env_hash` is the SHA-256 (hex) of
     the environment at the start, empty without a task. Raises ConfigurationError.
+
+    Once the node spins, a change of any parameter is refused with the reason, except of those declared with
+    `declare_adjustable`, and of these a value outside their range.
     """
 
     station: Station
@@ -39,6 +44,8 @@ class StationNode(Node):
 
     def __init__(self, name: str, *, needs_task: bool = True, **kwargs):
         super().__init__(name, **kwargs)
+        self._adjustable_ranges: dict[str, tuple[float, float, str]] = {}
+        self.add_on_set_parameters_callback(self._check_parameters)
         try:
             self.station = self._read_station()
             task_name = self.declare_parameter('task', '').value
@@ -49,6 +56,42 @@ class StationNode(Node):
         except Exception:
             self.destroy_node()
             raise
+
+    def declare_adjustable(self, name: str, default: int | float, low: float, high: float, unit: str = ''):
+        """Declare a number that may change while the node runs, within [low, high]; returns its value.
+
+        Who uses it reads it anew each time, or adds a callback of its own (`add_post_set_parameters_callback`).
+        Raises ConfigurationError when the node was started with a value outside the range.
+        """
+        self._adjustable_ranges[name] = (low, high, unit)
+        try:
+            return self.declare_parameter(name, default).value
+        except InvalidParameterValueException:
+            raise ConfigurationError(self._out_of_range(name, self._parameter_overrides[name].value)) from None
+
+    def _check_parameters(self, parameters) -> SetParametersResult:
+        for parameter in parameters:
+            reason = self._refusal(parameter)
+            if reason:
+                return SetParametersResult(successful=False, reason=reason)
+        return SetParametersResult(successful=True)
+
+    def _refusal(self, parameter) -> str:
+        """Why the node cannot take this value of this parameter; empty when it can."""
+        if parameter.name in self._adjustable_ranges:
+            low, high, _ = self._adjustable_ranges[parameter.name]
+            value = parameter.value
+            is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            return '' if is_number and low <= value <= high else self._out_of_range(parameter.name, value)
+        if self.executor is None or not self.has_parameter(parameter.name):
+            return ''       # the node's own constructor declares and sets what it needs
+        return (f"{self.get_name()}: parameter '{parameter.name}' cannot change while the node runs (it is "
+                f'{self.get_parameter(parameter.name).value!r}); stop the station and start it with the new value')
+
+    def _out_of_range(self, name: str, value) -> str:
+        low, high, unit = self._adjustable_ranges[name]
+        return (f"{self.get_name()}: parameter '{name}' is {value!r}; expected a number from {low:g} to {high:g}"
+                f'{" " + unit if unit else ""}')
 
     def _read_station(self) -> Station:
         name = self.declare_parameter('station', '').value
