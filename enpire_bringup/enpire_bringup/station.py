@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from enpire_bringup.configuration import ConfigurationError, Section, read_yaml
+from enpire_bringup.obstacles import Obstacle, read_obstacles
 from enpire_bringup.paths import share_directory
 
 BACKENDS = ('sim', 'ros2_control', 'yam')
@@ -100,6 +101,7 @@ class Station:
     control_rate: float
     real_time_factor: float
     step_timeout: float
+    obstacles: tuple[Obstacle, ...] = ()
 
     @property
     def joints(self) -> tuple[str, ...]:
@@ -156,6 +158,7 @@ def load_station(name_or_path: str | Path) -> Station:
         real_time_factor=simulation.number(
             'real_time_factor', low=0, high=100, unit='(0: lockstep, 1: wall clock)', default=0.0),
         step_timeout=simulation.number('step_timeout', low=0.01, high=60, unit='s of wall time', default=1.0),
+        obstacles=read_obstacles(top),
     )
     for section in (rates, simulation, top):
         section.finish()

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from enpire_bringup.configuration import ConfigurationError, Section, read_yaml
+from enpire_bringup.obstacles import Obstacle, read_obstacles
 from enpire_bringup.paths import share_directory
 
 ACTION_TYPES = ('tip_xy',)
@@ -116,6 +117,7 @@ class Task:
     action: ActionSpace
     max_tip_speed: float | None
     campaign: CampaignTerms
+    obstacles: tuple[Obstacle, ...] = ()
 
     @property
     def file(self) -> Path:
@@ -171,6 +173,7 @@ def load_task(name_or_path: str | Path) -> Task:
         action=_action(top.section('action')),
         max_tip_speed=limits.number('max_tip_speed', low=0.001, high=5, unit='m/s', default=None),
         campaign=_campaign(top.section('campaign')),
+        obstacles=read_obstacles(top),
     )
     limits.finish()
     top.finish()

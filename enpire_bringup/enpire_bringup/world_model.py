@@ -14,6 +14,7 @@ from enpire_bringup.task import Task
 
 PHYSICS_STEP = 0.002   # s
 GOAL_BODY = 'goal_marking'
+OBSTACLE_COLOR = (0.42, 0.36, 0.30, 1.0)
 
 
 def build_model(station: Station, task: Task) -> mujoco.MjModel:
@@ -27,6 +28,10 @@ def build_model(station: Station, task: Task) -> mujoco.MjModel:
     for camera in station.cameras.values():
         _add_camera(spec, camera, station)
     _place_goal_marking(spec, task)
+    for obstacle in station.obstacles + task.obstacles:
+        spec.worldbody.add_geom(name=f'box {obstacle.name}', type=mujoco.mjtGeom.mjGEOM_BOX,
+                                size=[edge / 2 for edge in obstacle.size], pos=obstacle.xyz,
+                                quat=quaternion_from_rpy(obstacle.rpy), rgba=OBSTACLE_COLOR)
     spec.option.timestep = PHYSICS_STEP
     spec.option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
     spec.option.cone = mujoco.mjtCone.mjCONE_ELLIPTIC

@@ -1,0 +1,137 @@
+"""The collision model sees what the simulated world would feel, and lets the tool work at the table."""
+
+from dataclasses import replace
+
+import mujoco
+import numpy as np
+import pytest
+
+from enpire_bringup.collision_model import Clearance, CollisionModel
+from enpire_bringup.configuration import ConfigurationError
+from enpire_bringup.kinematics import ArmKinematics, tool_down
+from enpire_bringup.obstacles import Obstacle
+from enpire_bringup.station import load_station
+from enpire_bringup.world_model import build_model
+
+SHELF = Obstacle('shelf', (0.10, 0.40, 0.02), (0.35, 0.10, 0.14), (0.0, 0.0, 0.3))
+
+
+@pytest.fixture(scope='module')
+def home(station):
+    return np.concatenate([[*arm.named['home'], arm.gripper.closed] for arm in station.arms.values()])
+
+
+@pytest.fixture(scope='module')
+def bodies(station):
+    return CollisionModel(station)
+
+
+def with_arm(station, home, name, q):
+    positions = home.copy()
+    begin = station.joints.index(station.arms[name].joints[0])
+    positions[begin:begin + len(q)] = q
+    return positions
+
+
+def test_arms_at_home_are_clear_of_everything(bodies, home):
+    assert not bodies.in_collision(home)
+    assert bodies.distance(home).distance > 0.02
+    assert bodies.too_near(home) == []
+
+
+def test_distance_between_arms_is_that_of_their_nearest_links(station, bodies, home):
+    names = list(station.arms)
+    toward = {names[0]: -0.9, names[1]: 0.9}      # both shoulders turned to the other arm
+    q = home.copy()
+    for name, turn in toward.items():
+        q = with_arm(station, q, name, [turn, *station.arms[name].named['home'][1:]])
+    near = bodies.arm_distance(q)
+    assert near.distance < bodies.arm_distance(home).distance - 0.2
+    assert all(body.startswith(tuple(arm.prefix for arm in station.arms.values())) for body in near.bodies)
+    assert near.bodies[0].split('_')[0] != near.bodies[1].split('_')[0]
+
+
+def test_cheap_distance_between_arms_is_never_more_than_the_true_one(station, home):
+    bodies = CollisionModel(station)
+    rng = np.random.default_rng(3)
+    for _ in range(60):
+        q = home + rng.uniform(-0.7, 0.7, len(home))
+        true = bodies._between.nearest(bodies._full(q)).distance
+        assert bodies.arm_distance(q).distance <= true + 1e-6
+
+
+def test_tool_may_work_at_the_table_where_no_other_link_may_come(station, home):
+    kinematics = ArmKinematics(station, 'left')
+    bodies = CollisionModel(station, arm='left', clearance=Clearance(table=0.01, tool_table=0.001))
+
+    def tip_at(height):
+        return with_arm(station, home, 'left', kinematics.ik(tool_down(0.35, 0.0, height, 0.0), home[:6]))
+
+    assert not bodies.in_collision(tip_at(0.005))
+    assert bodies.in_collision(tip_at(0.0))
+    folded = with_arm(station, home, 'left', [0.0, 3.6, 1.5, 0.0, 0.0, 0.0])
+    assert any(near.bodies[1] == 'table' and 'finger' not in near.bodies[0] for near in bodies.too_near(folded))
+
+
+def test_boxes_of_station_and_task_are_kept_clear(station, task, home):
+    kinematics = ArmKinematics(station, 'left')
+    at_shelf = with_arm(station, home, 'left', kinematics.ik(tool_down(0.35, 0.1, 0.14, 0.0), home[:6]))
+    assert not CollisionModel(station, task).in_collision(at_shelf)
+    for model in (CollisionModel(replace(station, obstacles=(SHELF,)), task),
+                  CollisionModel(station, replace(task, obstacles=(SHELF,)))):
+        assert model.in_collision(at_shelf)
+        assert 'box shelf' in model.distance(at_shelf).bodies
+        assert 'touches box shelf' in str(model.too_near(at_shelf)[0])
+
+
+def test_start_that_is_too_near_may_be_left_and_not_approached(station, home):
+    kinematics = ArmKinematics(station, 'left')
+    bodies = CollisionModel(station, arm='left', clearance=Clearance(tool_table=0.02))
+    heights = {h: with_arm(station, home, 'left', kinematics.ik(tool_down(0.35, 0.0, h, 0.0), home[:6]))
+               for h in (0.006, 0.010, 0.015)}
+    assert bodies.in_collision(heights[0.010])
+    bodies.allow_present_distances(heights[0.010], 0.001)
+    assert not bodies.in_collision(heights[0.010]) and not bodies.in_collision(heights[0.015])
+    assert bodies.in_collision(heights[0.006])
+    bodies.restore_clearances()
+    assert bodies.in_collision(heights[0.015])
+
+
+def test_model_agrees_with_the_contacts_of_the_simulated_world(station, task):
+    """Wherever physics has two links of one arm, two arms, or an arm and a box in each other, the model sees it."""
+    station = replace(station, obstacles=(SHELF,))
+    model = build_model(station, task)
+    data = mujoco.MjData(model)
+    bodies = CollisionModel(station, task)
+    joints = [model.joint(name) for name in station.joints]
+    low, high = (np.array([joint.range[i] for joint in joints]) for i in (0, 1))
+    arms = tuple(arm.prefix for arm in station.arms.values())
+    rng = np.random.default_rng(5)
+    felt = 0
+    for _ in range(300):
+        q = rng.uniform(low, high)
+        data.qpos[[joint.qposadr[0] for joint in joints]] = q
+        for arm in station.arms.values():
+            mirror = f'{arm.gripper.joint}_mirror'
+            data.qpos[model.joint(mirror).qposadr[0]] = q[station.joints.index(arm.gripper.joint)]
+        mujoco.mj_forward(model, data)
+        for contact in data.contact:
+            names = [model.body(model.geom_bodyid[geom]).name or model.geom(geom).name for geom in contact.geom]
+            if contact.dist < -1e-3 and all(name.startswith(arms) for name in names):
+                felt += 1
+                assert bodies.in_collision(q), f'{names} overlap by {-contact.dist * 1000:.1f} mm'
+                break
+    assert felt > 20
+
+
+@pytest.mark.parametrize('entry, reason', [
+    ('{name: shelf, size: [0.1, 0.1], xyz: [0, 0, 0]}', r'obstacles.0.size .* 3 numbers'),
+    ('{name: shelf, size: [0.1, 0.1, -1], xyz: [0, 0, 0]}', r'obstacles.0.size is -1, out of range'),
+    ('{size: [0.1, 0.1, 0.1], xyz: [0, 0, 0]}', r'obstacles.0.name is missing'),
+    ('{name: shelf, size: [0.1, 0.1, 0.1], xyz: [0, 0, 0], color: red}', r'obstacles.0.color is not a known key'),
+])
+def test_malformed_box_is_named(station, tmp_path, entry, reason):
+    file = tmp_path / 'lab.yaml'
+    file.write_text(station.file.read_text() + f'\nobstacles:\n  - {entry}\n')
+    with pytest.raises(ConfigurationError, match=reason):
+        load_station(file)
