@@ -10,7 +10,8 @@ import numpy as np
 from enpire_bringup.guard import ArmGuard, GuardViolation
 from enpire_bringup.kinematics import ArmKinematics
 from enpire_bringup.motion_planning import MotionPlanner
-from enpire_bringup.station import SafetyLimits, Station
+from enpire_bringup.safety_limits import SafetyLimits
+from enpire_bringup.station import Station
 
 SAG = 0.08                 # rad between commanded and measured joints that gravity, friction and contact explain
 STANDING = 0.02            # rad/s of every commanded joint below which a stream may end without remark

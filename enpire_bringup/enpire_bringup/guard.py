@@ -7,14 +7,14 @@ It fails closed: what is stale, malformed or out of bounds is not sent, and the 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Sequence
 
 import numpy as np
 
-from enpire_bringup.configuration import ConfigurationError
 from enpire_bringup.kinematics import ArmKinematics
-from enpire_bringup.station import SafetyLimits, Station
+from enpire_bringup.safety_limits import SafetyLimits, tightened
+from enpire_bringup.station import Station
 from enpire_bringup.task import Task
 from enpire_bringup.trajectory import JointTrajectory
 
@@ -28,14 +28,9 @@ class GuardViolation(ValueError):
 
 def guard_limits(station: Station, task: Task | None) -> SafetyLimits:
     """The station's limits, tightened by the task's. Raises ConfigurationError where a task would loosen one."""
-    limits = station.safety
-    if task is None or task.max_tip_speed is None:
-        return limits
-    if task.max_tip_speed > limits.max_tip_speed:
-        raise ConfigurationError(
-            f'{task.file}: limits.max_tip_speed is {task.max_tip_speed} m/s, but {station.file} allows '
-            f'{limits.max_tip_speed} m/s; a task may only tighten the limits of its station')
-    return replace(limits, max_tip_speed=task.max_tip_speed)
+    if task is None:
+        return station.safety
+    return tightened(station.safety, task.limits, str(task.file), str(station.file))
 
 
 @dataclass(frozen=True)

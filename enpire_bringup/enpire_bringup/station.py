@@ -9,6 +9,7 @@ from pathlib import Path
 from enpire_bringup.configuration import ConfigurationError, Section, read_yaml
 from enpire_bringup.obstacles import Obstacle, read_obstacles
 from enpire_bringup.paths import share_directory
+from enpire_bringup.safety_limits import SafetyLimits, read_limits
 
 BACKENDS = ('sim', 'ros2_control', 'yam')
 
@@ -70,19 +71,6 @@ class Camera:
     @property
     def info_topic(self) -> str:
         return f'{self.name}_camera/color/camera_info'
-
-
-@dataclass(frozen=True)
-class SafetyLimits:
-    """What the guard enforces. m, rad, s; `workspace_low` and `workspace_high` bound every TCP in "world"."""
-
-    joint_margin: float
-    max_joint_speed: float
-    max_tip_speed: float
-    workspace_low: tuple[float, float, float]
-    workspace_high: tuple[float, float, float]
-    stale_command: float
-    stale_state: float
 
 
 @dataclass(frozen=True)
@@ -152,7 +140,7 @@ def load_station(name_or_path: str | Path) -> Station:
         robot_description=_resource(top, 'robot_description'),
         arms={name: _arm(name, section) for name, section in top.sections('arms')},
         cameras={name: _camera(name, section) for name, section in top.sections('cameras')},
-        safety=_safety(top.section('safety')),
+        safety=read_limits(top.section('safety')),
         policy_rate=rates.number('policy', low=1, high=100, unit='Hz'),
         control_rate=rates.number('control', low=10, high=1000, unit='Hz'),
         real_time_factor=simulation.number(
@@ -241,20 +229,3 @@ def _camera(name: str, section: Section) -> Camera:
     )
     section.finish()
     return camera
-
-
-def _safety(section: Section) -> SafetyLimits:
-    workspace = section.section('workspace')
-    bounds = [workspace.interval(axis, low=-10, high=10, unit='m') for axis in ('x', 'y', 'z')]
-    limits = SafetyLimits(
-        joint_margin=section.number('joint_margin', low=0, high=1, unit='rad'),
-        max_joint_speed=section.number('max_joint_speed', low=0.01, high=20, unit='rad/s'),
-        max_tip_speed=section.number('max_tip_speed', low=0.001, high=5, unit='m/s'),
-        workspace_low=tuple(bound[0] for bound in bounds),
-        workspace_high=tuple(bound[1] for bound in bounds),
-        stale_command=section.number('stale_command', low=0.001, high=10, unit='s'),
-        stale_state=section.number('stale_state', low=0.001, high=10, unit='s'),
-    )
-    for part in (workspace, section):
-        part.finish()
-    return limits

@@ -11,6 +11,7 @@ import numpy as np
 from enpire_bringup.configuration import ConfigurationError, Section, read_yaml
 from enpire_bringup.obstacles import Obstacle, read_obstacles
 from enpire_bringup.paths import share_directory
+from enpire_bringup.safety_limits import read_changes
 
 ACTION_TYPES = ('tip_xy',)
 OBSERVATIONS = ('tip', 'joint_positions')
@@ -33,6 +34,17 @@ class TaskObject:
     hue: tuple[float, float]
     saturation: tuple[float, float]
     value: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Landmarks:
+    """Black dots on the table, each in a white square twice as wide, by which perception finds how cameras stand.
+
+    positions: centers in "world", shape (n, 2), m; diameter of a dot, m.
+    """
+
+    positions: tuple[tuple[float, float], ...]
+    diameter: float
 
 
 @dataclass(frozen=True)
@@ -109,13 +121,14 @@ class Task:
     reset: Path
     recipe: Path
     objects: dict[str, TaskObject]
+    landmarks: Landmarks | None
     goal: Goal
     tolerance: Tolerance
     start: StartRegion
     policy: PolicyTerms
     observation: tuple[str, ...]
     action: ActionSpace
-    max_tip_speed: float | None
+    limits: dict[str, float]     # what the task tightens, by the names of safety_limits.LIMITS
     campaign: CampaignTerms
     obstacles: tuple[Obstacle, ...] = ()
 
@@ -155,7 +168,6 @@ def load_task(name_or_path: str | Path) -> Task:
     directory = task_directory(str(name_or_path))
     top = read_yaml(directory / 'task.yaml')
     objects = {name: _object(name, section) for name, section in top.sections('objects')}
-    limits = top.section('limits', default={})
     task = Task(
         name=directory.name,
         directory=directory,
@@ -165,17 +177,17 @@ def load_task(name_or_path: str | Path) -> Task:
         reset=_file(top, 'reset', 'reset.py'),
         recipe=directory / top.text('recipe', default='recipe'),
         objects=objects,
+        landmarks=_landmarks(top.section('landmarks')) if 'landmarks' in top else None,
         goal=_goal(top.section('goal'), objects),
         tolerance=_tolerance(top.section('tolerance')),
         start=_start(top.section('start'), objects),
         policy=_policy(top.section('policy')),
         observation=_observation(top, objects),
         action=_action(top.section('action')),
-        max_tip_speed=limits.number('max_tip_speed', low=0.001, high=5, unit='m/s', default=None),
+        limits=read_changes(top.section('limits', default={})),
         campaign=_campaign(top.section('campaign')),
         obstacles=read_obstacles(top),
     )
-    limits.finish()
     top.finish()
     if not task.recipe.is_dir():
         raise top.error('recipe', f"is '{task.recipe.name}': no such folder in {directory}")
@@ -206,6 +218,16 @@ def _object(name: str, section: Section) -> TaskObject:
     section.finish()
     if len(result.outline) < 3:
         raise section.error('outline', f'has {len(result.outline)} points; a polygon needs at least 3')
+    return result
+
+
+def _landmarks(section: Section) -> Landmarks:
+    result = Landmarks(positions=section.points('positions', 2, unit='m'),
+                       diameter=section.number('diameter', low=0.002, high=0.2, unit='m'))
+    section.finish()
+    if len(result.positions) < 4:
+        raise section.error('positions', f'has {len(result.positions)} points; a camera needs at least 4, and more '
+                                         'where arms may hide some')
     return result
 
 

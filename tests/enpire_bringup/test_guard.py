@@ -6,10 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from enpire_bringup.configuration import ConfigurationError
-from enpire_bringup.guard import ArmGuard, GuardViolation, guard_limits
+from enpire_bringup.guard import ArmGuard, GuardViolation
 from enpire_bringup.kinematics import ArmKinematics, tool_down
-from enpire_bringup.task import load_task
 from enpire_bringup.trajectory import JointTrajectory, point_to_point
 
 HOME = np.array([0.0, 1.047, 1.047, 0.0, 0.0, 0.0])
@@ -129,17 +127,3 @@ def test_joint_step_is_limited_to_the_joint_speed(guard, station):
     q = guard.limit_joint_step(HOME + [0.5, 0.1, 0, 0, 0, 0], HOME, PERIOD)
     longest = station.safety.max_joint_speed * PERIOD
     np.testing.assert_allclose(q - HOME, np.array([1.0, 0.2, 0, 0, 0, 0]) * longest)
-
-
-# -- limits of a task
-
-def test_task_tightens_the_station_s_limits(station):
-    task = load_task('push_t')
-    assert guard_limits(station, task).max_tip_speed == task.max_tip_speed < station.safety.max_tip_speed
-    assert guard_limits(station, None) == station.safety
-
-
-def test_task_that_would_loosen_a_limit_is_refused(station):
-    task = replace(load_task('push_t'), max_tip_speed=0.9)
-    with pytest.raises(ConfigurationError, match=r'limits\.max_tip_speed is 0\.9 m/s, but .* allows 0\.5 m/s'):
-        guard_limits(station, task)
