@@ -1,23 +1,17 @@
-"""Plans and streams the arms' motion, with the safety guard as the last stage before the controllers.
+"""Moves the arms, with the safety guard as the last stage before the controllers.
 
-Offers the action `move_arm`, the topics `<arm>/servo`, the topic `guard_status` and the service `guard/clear`.
-Time is the stamp of the joint states.
+Offers the topics `<arm>/servo`, the topic `guard_status`, the service `guard/clear` and, through planned_moves.py, the
+action `move_arm`. Time is the stamp of the joint states.
 """
 
 from __future__ import annotations
 
-import threading
 import time
 from functools import partial
 
-import numpy as np
 from builtin_interfaces.msg import Duration
-from control_msgs.action import FollowJointTrajectory
-from control_msgs.msg import JointTolerance
 from diagnostic_msgs.msg import DiagnosticStatus
-from enpire_msgs.action import MoveArm
 from geometry_msgs.msg import PoseStamped
-from rclpy.action import ActionClient
 from rclpy.clock import Clock, ClockType
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import JointState
@@ -25,19 +19,13 @@ from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory as TrajectoryMessage
 from trajectory_msgs.msg import JointTrajectoryPoint
 
-from enpire_bringup.actions import BlockingActionServer, RemoteCallCancelled, RemoteCallError, call_action
 from enpire_bringup.arm_motion import ArmMotion
-from enpire_bringup.guard import GuardViolation, guard_limits
+from enpire_bringup.guard import guard_limits
 from enpire_bringup.kinematics import pose_matrix
-from enpire_bringup.motion_planning import PLANNER, PlanningError
 from enpire_bringup.node_group import run_single
+from enpire_bringup.planned_moves import PlannedMoves
 from enpire_bringup.station_node import LATCHED_QOS, LATEST_QOS, STATE_QOS, StationNode
-from enpire_bringup.trajectory import JointTrajectory
 
-PATH_TOLERANCE = 0.3       # rad off the path at which the arm must be blocked
-GOAL_TOLERANCE = 0.025     # rad: what is carried makes the arm sag
-STOPPED_VELOCITY = 0.03    # rad/s
-GOAL_TIME_TOLERANCE = 1.5  # s
 STATE_TIMEOUT = 5.0        # s of wall time without joint states before the guard says so
 SECOND = 1_000_000_000
 
@@ -51,7 +39,6 @@ class ArmControl(StationNode):
         self.set_parameters([Parameter('use_sim_time', value=False)])
         limits = guard_limits(self.station, self.task)
         self._arms = {name: ArmMotion(self.station, name, limits) for name in self.station.arms}
-        self._busy: dict[str, threading.Lock] = {name: threading.Lock() for name in self._arms}
         self._latched = ''
         self._violations = {name: '' for name in self._arms}
         self._early: dict[str, PoseStamped] = {}    # servo targets whose joint state has not arrived yet
@@ -64,23 +51,19 @@ class ArmControl(StationNode):
 
         self._status = self.create_publisher(DiagnosticStatus, 'guard_status', LATCHED_QOS)
         self._published: tuple | None = None
-        self._action_clients = {}
-        self._streams = {}
-        for name in self._arms:
-            controller = f'{name}/joint_trajectory_controller'
-            self._action_clients[name] = ActionClient(self, FollowJointTrajectory, f'{controller}/follow_joint_trajectory')
-            self._streams[name] = self.create_publisher(TrajectoryMessage, f'{controller}/joint_trajectory',
-                                                        LATEST_QOS)
+        self._streams = {name: self.create_publisher(
+            TrajectoryMessage, f'{name}/joint_trajectory_controller/joint_trajectory', LATEST_QOS)
+            for name in self._arms}
         # Before the servo topics: of what is ready together, the state comes first.
         self.create_subscription(JointState, 'joint_states', self._on_state, STATE_QOS)
         for name in self._arms:
             self.create_subscription(PoseStamped, f'{name}/servo', partial(self._on_servo, name), LATEST_QOS)
         self.create_service(Trigger, 'guard/clear', self._on_clear)
         self.create_timer(1.0, self._watch_states, clock=Clock(clock_type=ClockType.STEADY_TIME))
-        # Goals for different arms overlap; one arm runs one at a time.
-        self._server = BlockingActionServer(self, MoveArm, 'move_arm', self._move, busy_message=None)
+        self._moves = PlannedMoves(self, self._arms, held=lambda: self._latched,
+                                   moved=lambda name: self._set_violation(name, ''))
         self._publish_status()
-        self.get_logger().info(f'planner: {PLANNER}; workspace {limits.workspace_low} to {limits.workspace_high} m, '
+        self.get_logger().info(f'workspace {limits.workspace_low} to {limits.workspace_high} m, '
                                f'servo up to {limits.max_tip_speed:g} m/s')
 
     # -- states and status
@@ -165,7 +148,7 @@ class ArmControl(StationNode):
             # Joint states come five times as often: a target may overtake the ones that lead up to its own.
             self._early[name] = message
             return
-        if self._busy[name].locked():
+        if self._moves.busy(name):
             self._set_violation(name, f'{name}: servo target while a planned move runs; ignored')
             return
         if self._latched:
@@ -196,101 +179,9 @@ class ArmControl(StationNode):
             message.header.stamp = stamp
         self._streams[name].publish(message)
 
-    # -- planned moves
-
-    def _move(self, goal) -> MoveArm.Result:
-        request = goal.request
-        arm = self._arms.get(request.arm)
-        if arm is None:
-            return MoveArm.Result(message=f"no arm '{request.arm}'; there are: {', '.join(self._arms)}")
-        busy = self._busy[request.arm]
-        if not busy.acquire(blocking=False):
-            return MoveArm.Result(message=f'{request.arm}: another move of this arm is running; wait for its end or '
-                                          'cancel it')
-        try:
-            return self._move_checked(goal, request, arm)
-        except (PlanningError, GuardViolation, RemoteCallError, ValueError) as error:
-            self.get_logger().warning(f'move_arm: {error}')
-            return self._result(arm, False, str(error))
-        finally:
-            busy.release()
-
-    def _move_checked(self, goal, request, arm: ArmMotion) -> MoveArm.Result:
-        if self._latched:
-            return self._result(arm, False, f'the guard holds: {self._latched}; call guard/clear when that is resolved')
-        if arm.positions is None:
-            return MoveArm.Result(message=f'{arm.name}: no joint state has arrived yet; is the station running?')
-        began = arm.stamp
-        start = arm.start()
-        trajectory = self._plan(request, arm, start)
-        arm.guard.check_trajectory(trajectory, start)
-        arm.sent(None)
-        result = self._follow(goal, arm, trajectory)
-        if self._latched:
-            return self._result(arm, False, f'stopped by the guard: {self._latched}', began)
-        if result.error_code != FollowJointTrajectory.Result.SUCCESSFUL:
-            return self._result(arm, False, result.error_string or f'the controller failed with {result.error_code}',
-                                began)
-        arm.sent(trajectory.positions[-1])
-        self._set_violation(arm.name, '')
-        return self._result(arm, True, '', began)
-
-    def _plan(self, request, arm: ArmMotion, start: np.ndarray) -> JointTrajectory:
-        speed = request.speed_scale or 1.0
-        if not 0 < speed <= 1:
-            raise PlanningError(f'{arm.name}: speed_scale is {request.speed_scale}; expected 0 < s <= 1, or 0 for the '
-                                "station's default")
-        if request.mode == MoveArm.Goal.JOINT:
-            return arm.planner.to_joints(start, request.joints, speed)
-        if request.mode == MoveArm.Goal.NAMED:
-            return arm.planner.to_named(start, request.named, speed)
-        if request.mode not in (MoveArm.Goal.POSE, MoveArm.Goal.LINEAR):
-            raise PlanningError(f'{arm.name}: mode {request.mode} is unknown; expected JOINT, POSE, NAMED or LINEAR')
-        frame = request.pose.header.frame_id
-        if frame not in ('', 'world'):
-            raise PlanningError(f"{arm.name}: the pose is in the frame '{frame}'; expected 'world'")
-        position, orientation = request.pose.pose.position, request.pose.pose.orientation
-        pose = pose_matrix((position.x, position.y, position.z),
-                           (orientation.x, orientation.y, orientation.z, orientation.w))
-        plan = arm.planner.to_pose if request.mode == MoveArm.Goal.POSE else arm.planner.line_to
-        return plan(start, pose, speed)
-
-    def _follow(self, goal, arm: ArmMotion, trajectory: JointTrajectory) -> FollowJointTrajectory.Result:
-        message = FollowJointTrajectory.Goal()
-        joints = arm.arm.joints
-        message.trajectory.joint_names = list(joints)
-        message.trajectory.points = [
-            JointTrajectoryPoint(positions=positions, velocities=velocities, time_from_start=_duration(seconds))
-            for seconds, positions, velocities in zip(trajectory.times.tolist(), trajectory.positions.tolist(),
-                                                      trajectory.velocities.tolist())]
-        message.path_tolerance = [JointTolerance(name=joint, position=PATH_TOLERANCE) for joint in joints]
-        message.goal_tolerance = [JointTolerance(name=joint, position=GOAL_TOLERANCE, velocity=STOPPED_VELOCITY)
-                                  for joint in joints]
-        message.goal_time_tolerance = _duration(GOAL_TIME_TOLERANCE)
-
-        def on_feedback(feedback) -> None:
-            done = feedback.desired.time_from_start
-            share = (done.sec + done.nanosec / SECOND) / trajectory.duration
-            goal.publish_feedback(MoveArm.Feedback(progress=min(1.0, share)))
-
-        # Wall time: a loaded machine may run the world at a quarter of the wall clock's pace.
-        pace = self.station.real_time_factor or 1.0
-        bound = 10.0 + 4.0 * (trajectory.duration + GOAL_TIME_TOLERANCE) / pace
-        try:
-            return call_action(self, self._action_clients[arm.name], message, timeout=bound, feedback=on_feedback,
-                               cancelled=lambda: goal.is_cancel_requested or bool(self._latched))
-        except RemoteCallCancelled:
-            return FollowJointTrajectory.Result(
-                error_code=FollowJointTrajectory.Result.INVALID_GOAL, error_string=f'{arm.name}: cancelled')
-
-    def _result(self, arm: ArmMotion, success: bool, message: str, began: float | None = None) -> MoveArm.Result:
-        positions = [float(value) for value in arm.positions] if arm.positions is not None else []
-        return MoveArm.Result(success=success, message=message, joints=positions,
-                              duration=arm.stamp - began if began is not None else 0.0)
-
     def destroy_node(self) -> None:
-        if hasattr(self, '_server'):
-            self._server.close(0.3)
+        if hasattr(self, '_moves'):
+            self._moves.close()
         super().destroy_node()
 
 
