@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from enpire_bringup.robot_description import description_files
 from enpire_bringup.station import Station
 from enpire_bringup.task import Task
 
 
 def environment_files(task: Task, station: Station) -> dict[str, Path]:
-    """Name in the hash -> file: task, scene, reward, reset, station with its models.
+    """Name in the hash -> file: task, scene, reward, reset, station with everything that describes its arms.
 
     The recipe is not part of it: it is what research changes.
     """
@@ -20,10 +21,12 @@ def environment_files(task: Task, station: Station) -> dict[str, Path]:
         'reward': task.reward,
         'reset': task.reset,
         'station': station.file,
-        'robot_description': station.robot_description,
     }
+    for file in description_files(station):
+        files[f'description/{file.parent.name}/{file.name}'] = file
     for arm in station.arms.values():
-        files[f'model/{arm.name}'] = arm.model
+        if arm.model is not None:
+            files[f'model/{arm.name}'] = arm.model
     return files
 
 

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 from pathlib import Path
+
+from enpire_bringup.configuration import ConfigurationError
+
+PIP_SCHEME = 'pip://'
+ROS_SCHEME = 'package://'
 
 
 def share_directory() -> Path:
@@ -19,3 +25,52 @@ def share_directory() -> Path:
 def runs_directory() -> Path:
     """Where campaigns are written: $ENPIRE_RUNS, else `runs` in the current folder."""
     return Path(os.environ.get('ENPIRE_RUNS') or 'runs').resolve()
+
+
+def resource_file(name: str, beside: Path) -> Path:
+    """The file that a configuration file in the folder `beside` means by `name`.
+
+    A path (relative to that folder, else to the share folder), "package://<ROS package>/<path in its share folder>",
+    or "pip://<distribution>[==<version>]/<path>", a file that an installed Python package brings. Raises
+    ConfigurationError saying what is missing and how to get it.
+    """
+    if name.startswith(PIP_SCHEME):
+        return _distribution_file(name)
+    if name.startswith(ROS_SCHEME):
+        return _ros_package_file(name)
+    for base in (beside, share_directory()):
+        if (base / name).is_file():
+            return (base / name).resolve()
+    raise ConfigurationError(f"is '{name}': no such file beside {beside} or in {share_directory()}")
+
+
+def _distribution_file(name: str) -> Path:
+    requirement, _, path = name.removeprefix(PIP_SCHEME).partition('/')
+    distribution, _, version = requirement.partition('==')
+    install = f'python -m pip install {requirement}'
+    try:
+        installed = importlib.metadata.distribution(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        raise ConfigurationError(f"is '{name}', but the Python package {distribution} is not installed; type: "
+                                 f'{install}') from None
+    if version and installed.version != version:
+        raise ConfigurationError(f"is '{name}', but {distribution} {installed.version} is installed; type: {install}")
+    file = Path(installed.locate_file(path))
+    if not path or not file.is_file():
+        raise ConfigurationError(f"is '{name}', but {distribution} {installed.version} has no file '{path}'")
+    return file.resolve()
+
+
+def _ros_package_file(name: str) -> Path:
+    from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
+
+    package, _, path = name.removeprefix(ROS_SCHEME).partition('/')
+    try:
+        file = Path(get_package_share_directory(package)) / path
+    except (PackageNotFoundError, ValueError):
+        raise ConfigurationError(f"is '{name}', but the ROS package {package} is not installed; type: sudo apt-get "
+                                 f"install ros-$ROS_DISTRO-{package.replace('_', '-')}, or build it and source its "
+                                 'workspace') from None
+    if not file.is_file():
+        raise ConfigurationError(f"is '{name}', but {package} has no file '{path}'")
+    return file.resolve()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from enpire_bringup.configuration import ConfigurationError, Section, read_yaml
 from enpire_bringup.obstacles import Obstacle, read_obstacles
-from enpire_bringup.paths import share_directory
+from enpire_bringup.paths import resource_file, share_directory
 from enpire_bringup.safety_limits import SafetyLimits, read_limits
 
 BACKENDS = ('sim', 'ros2_control', 'yam')
@@ -25,11 +25,27 @@ class Gripper:
 
 
 @dataclass(frozen=True)
+class ToolFrame:
+    """Where the tool center point is on a link of the robot description: m, rad.
+
+    Its x axis points out of the gripper, its y axis is the direction in which the fingers close.
+    """
+
+    link: str
+    xyz: tuple[float, float, float]
+    rpy: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
 class Arm:
-    """One arm. `base_xyz` (m) and `base_rpy` (rad) place its base in the frame "world"."""
+    """One arm. `base_xyz` (m) and `base_rpy` (rad) place its base in the frame "world".
+
+    model: MJCF of the simulated arm; None: it is built from the robot description.
+    tool: makes the frame `tcp_frame`; None: the robot description has it.
+    """
 
     name: str
-    model: Path
+    model: Path | None
     base_xyz: tuple[float, float, float]
     base_rpy: tuple[float, float, float]
     joints: tuple[str, ...]
@@ -39,10 +55,11 @@ class Arm:
     max_velocity: tuple[float, ...]
     max_acceleration: tuple[float, ...]
     gripper: Gripper
+    tool: ToolFrame | None = None
 
     @property
     def prefix(self) -> str:
-        """Prefix of this arm's joints, links and frames, e.g. "left_"."""
+        """Prefix of the names in `model`, and of this arm's arguments of the robot description, e.g. "left_"."""
         return f'{self.name}_'
 
 
@@ -95,6 +112,12 @@ class Station:
     def joints(self) -> tuple[str, ...]:
         """Every joint, arm by arm, each arm's gripper joint after its arm joints."""
         return tuple(joint for arm in self.arms.values() for joint in (*arm.joints, arm.gripper.joint))
+
+    def arm_slice(self, arm_name: str) -> slice:
+        """Where the joints of an arm, without its gripper's, are in `joints`."""
+        arm = self.arms[arm_name]
+        start = self.joints.index(arm.joints[0])
+        return slice(start, start + len(arm.joints))
 
     def with_real_time_factor(self, factor: float) -> 'Station':
         return replace(self, real_time_factor=factor)
@@ -177,12 +200,10 @@ def overridden(station: Station, real_time_factor: float = math.nan, camera_widt
 
 
 def _resource(section: Section, key: str) -> Path:
-    """A file named relative to the station file, or to the share folder of enpire_bringup."""
-    name = section.text(key)
-    for base in (section.file.parent, share_directory()):
-        if (base / name).is_file():
-            return (base / name).resolve()
-    raise section.error(key, f"is '{name}': no such file beside {section.file} or in {share_directory()}")
+    try:
+        return resource_file(section.text(key), section.file.parent)
+    except ConfigurationError as error:
+        raise section.error(key, str(error)) from None
 
 
 def _arm(name: str, section: Section) -> Arm:
@@ -193,7 +214,7 @@ def _arm(name: str, section: Section) -> Arm:
     n = len(joints)
     arm = Arm(
         name=name,
-        model=_resource(section, 'model'),
+        model=_resource(section, 'model') if 'model' in section else None,
         base_xyz=base.vector('xyz', 3, unit='m'),
         base_rpy=base.vector('rpy', 3, unit='rad'),
         joints=joints,
@@ -207,12 +228,20 @@ def _arm(name: str, section: Section) -> Arm:
             closed=gripper.number('closed', low=-1, high=10, unit='m a finger'),
             open=gripper.number('open', low=-1, high=10, unit='m a finger'),
             max_effort=gripper.number('max_effort', low=0.1, high=1000, unit='N')),
+        tool=_tool_frame(section.section('tcp')) if 'tcp' in section else None,
     )
     for part in (base, gripper, section):
         part.finish()
     if 'home' not in arm.named:
         raise section.error('named.home', f'is missing; add it (a list of {n} numbers in rad)')
     return arm
+
+
+def _tool_frame(section: Section) -> ToolFrame:
+    tool = ToolFrame(section.text('link'), section.vector('xyz', 3, unit='m', default=(0.0, 0.0, 0.0)),
+                     section.vector('rpy', 3, unit='rad', default=(0.0, 0.0, 0.0)))
+    section.finish()
+    return tool
 
 
 def _camera(name: str, section: Section) -> Camera:

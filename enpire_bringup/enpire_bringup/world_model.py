@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import mujoco
 import numpy as np
 
+from enpire_bringup.arm_model import simulated_arm
 from enpire_bringup.camera_model import optical_pose
 from enpire_bringup.configuration import ConfigurationError
 from enpire_bringup.station import Arm, Camera, Station
@@ -24,7 +26,7 @@ def build_model(station: Station, task: Task) -> mujoco.MjModel:
     """
     spec = _read(task.scene)
     for arm in station.arms.values():
-        _attach(spec, arm)
+        _attach(spec, station, arm)
     for camera in station.cameras.values():
         _add_camera(spec, camera, station)
     _place_goal_marking(spec, task)
@@ -38,7 +40,10 @@ def build_model(station: Station, task: Task) -> mujoco.MjModel:
     spec.stat.extent = 1.0        # m; the cameras' near and far planes are given in units of it
     spec.option.impratio = 10.0   # friction as stiff as the contact: what is grasped does not creep
     try:
-        model = spec.compile()
+        with warnings.catch_warnings():
+            # Nothing here is saved as MJCF, which is what names without a prefix could spoil.
+            warnings.filterwarnings('ignore', message='Attaching a spec with an empty prefix')
+            model = spec.compile()
     except ValueError as error:
         raise ConfigurationError(f'{task.scene} with the arms of {station.file}: {error}') from error
     _check_names(model, station, task)
@@ -52,14 +57,11 @@ def _read(file) -> mujoco.MjSpec:
         raise ConfigurationError(f'{file}: MuJoCo cannot read it: {error}') from error
 
 
-def _attach(spec: mujoco.MjSpec, arm: Arm) -> None:
-    robot = _read(arm.model)
-    roots = robot.worldbody.bodies
-    if len(roots) != 1:
-        raise ConfigurationError(
-            f'{arm.model}: has {len(roots)} bodies in its world body; expected the arm alone')
+def _attach(spec: mujoco.MjSpec, station: Station, arm: Arm) -> None:
+    robot = simulated_arm(station, arm)
     frame = spec.worldbody.add_frame(pos=arm.base_xyz, quat=quaternion_from_rpy(arm.base_rpy))
-    frame.attach_body(roots[0], arm.prefix, '')
+    # The names in a robot description are complete, those in an arm's own model stand for every such arm.
+    frame.attach_body(robot.worldbody.bodies[0], arm.prefix if arm.model is not None else '', '')
 
 
 def _add_camera(spec: mujoco.MjSpec, camera: Camera, station: Station) -> None:
@@ -100,18 +102,20 @@ def _check_names(model: mujoco.MjModel, station: Station, task: Task) -> None:
     bodies = known(mujoco.mjtObj.mjOBJ_BODY, model.nbody)
     sites = known(mujoco.mjtObj.mjOBJ_SITE, model.nsite)
     for arm in station.arms.values():
+        source = arm.model or station.robot_description
         for joint in (*arm.joints, arm.gripper.joint):
             for what, names in (('joint', joints), ('actuator', actuators)):
                 if joint not in names:
                     raise ConfigurationError(
-                        f"{station.file}: arms.{arm.name} names the joint '{joint}', but {arm.model} has no "
-                        f'such {what}; it has ' + ', '.join(n for n in names if n.startswith(arm.prefix)))
+                        f"{station.file}: arms.{arm.name} names the joint '{joint}', but {source} has no "
+                        f'such {what}; it has '
+                        + ', '.join(n for n in names if arm.model is None or n.startswith(arm.prefix)))
         if arm.base_frame not in bodies:
             raise ConfigurationError(f"{station.file}: arms.{arm.name}.base_frame is '{arm.base_frame}'; "
-                                     f'no such body in {arm.model}')
+                                     f'no such body in {source}')
         if arm.tcp_frame not in sites:
             raise ConfigurationError(f"{station.file}: arms.{arm.name}.tcp_frame is '{arm.tcp_frame}'; "
-                                     f'no such site in {arm.model}')
+                                     f'no such site in {source}')
     for item in task.objects.values():
         if item.body not in bodies:
             raise ConfigurationError(f"{task.file}: objects.{item.name}.body is '{item.body}'; "
