@@ -42,13 +42,17 @@ UNBOUNDED = 1000.0         # m: no distance, because there is no pair
 
 @dataclass(frozen=True)
 class Clearance:
-    """Least distances in m. `tool_table` is for the tool, `table` for all other moving links."""
+    """Least distances in m, by what is near what. A negative one allows that much overlap.
+
+    tool_table and tool_boxes are for the tool, table and boxes for all other links that move.
+    """
 
     arms: float = 0.0
     self: float = 0.0
     table: float = 0.0
     tool_table: float = 0.0
     boxes: float = 0.0
+    tool_boxes: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -77,20 +81,16 @@ class _Pair:
 class CollisionModel:
     """Arms, table and boxes of one station; joint positions q (n,) are in the order of `Station.joints`.
 
-    task: its boxes are added. arm: only pairs with that arm. clearance: what `in_collision` asks for.
-    Keeps scratch memory: use one instance a thread.
+    task: its boxes are added. Keeps scratch memory: use one instance a thread.
+    Raises ConfigurationError for a joint or a base frame that the robot description lacks.
     """
 
-    def __init__(self, station: Station, task: Task | None = None, *, arm: str | None = None,
-                 clearance: Clearance = Clearance()):
-        self.joints = station.joints
-        self._bodies = _bodies(robot_description(station), _arm_links(station),
-                               station.obstacles + (task.obstacles if task is not None else ()))
-        pairs = [pair for pair in self._bodies.pairs if arm is None or self._bodies.involves(pair, arm)]
-        between = [pair for pair in pairs if pair.kind == 'arms']
-        self._all = _PairSet(self._bodies, self._bodies.geometry, pairs, clearance)
-        self._between = _PairSet(self._bodies, self._bodies.geometry, between, clearance)
-        self._between_bounds = _PairSet(self._bodies, self._bodies.bounds, between, clearance)
+    def __init__(self, station: Station, task: Task | None = None):
+        self._bodies = _bodies_of(station, task)
+        between = [pair for pair in self._bodies.pairs if pair.kind == 'arms']
+        self._all = _PairSet(self._bodies, self._bodies.geometry, self._bodies.names, self._bodies.pairs)
+        self._between = _PairSet(self._bodies, self._bodies.geometry, self._bodies.names, between)
+        self._between_bounds = _PairSet(self._bodies, self._bodies.bounds, self._bodies.names, between)
         self._q = pin.neutral(self._bodies.model)
 
     def distance(self, q: Sequence[float]) -> Proximity:
@@ -107,34 +107,61 @@ class CollisionModel:
         return bound if bound.distance > FAR else self._between.nearest(full)
 
     def in_collision(self, q: Sequence[float]) -> bool:
-        """Whether any two bodies are nearer to each other than their clearance."""
+        """Whether any two bodies overlap."""
         return self._all.collide(self._full(q))
-
-    def too_near(self, q: Sequence[float]) -> list[Proximity]:
-        """All pairs of bodies nearer to each other than their clearance, the worst first, each pair of bodies once."""
-        return self._all.too_near(self._full(q))
-
-    def allow_present_distances(self, q: Sequence[float], slack: float) -> None:
-        """From now on, `in_collision` lets pairs be as near to each other as they are at q, and `slack` (m) nearer.
-
-        For a motion that has to begin too near to something; undone by `restore_clearances`.
-        """
-        self._all.relax(self._full(q), slack)
-
-    def restore_clearances(self) -> None:
-        """Ask for the full clearances again."""
-        self._all.restore()
 
     def _full(self, q: Sequence[float]) -> np.ndarray:
         self._q[self._bodies.order] = q
         return self._q
 
 
+class ArmScene:
+    """What one arm has to keep clear of: itself, the table, boxes, and the other arms wherever they may be.
+
+    positions: joint positions (k, n) of the whole station, in the order of `Station.joints`, k >= 1. The other arms
+    stand at all of them at once; the arm's own gripper is as in the first.
+    Its joint positions q are those of the arm alone, in the station file's order. Keeps scratch memory.
+    """
+
+    def __init__(self, station: Station, task: Task | None, arm: str, positions: Sequence[Sequence[float]],
+                 clearance: Clearance):
+        bodies = _bodies_of(station, task)
+        positions = np.atleast_2d(np.asarray(positions, float))
+        geometry, names, pairs = bodies.with_fixed_others(arm, positions)
+        self._pairs = _PairSet(bodies, geometry, names, pairs, clearance)
+        self._q = pin.neutral(bodies.model)
+        self._q[bodies.order] = positions[0]
+        start = station.joints.index(station.arms[arm].joints[0])
+        self._own = bodies.order[start:start + len(station.arms[arm].joints)]
+        self.reach = bodies.reach(station.arms[arm].joints)
+
+    def in_collision(self, q: Sequence[float]) -> bool:
+        """Whether the arm is nearer to anything than the clearance."""
+        self._q[self._own] = q
+        return self._pairs.collide(self._q)
+
+    def too_near(self, q: Sequence[float]) -> list[Proximity]:
+        """All pairs of bodies nearer to each other than the clearance, the worst first, each pair of bodies once."""
+        self._q[self._own] = q
+        return self._pairs.too_near(self._q)
+
+    def allow_present_distances(self, q: Sequence[float], slack: float) -> None:
+        """Let pairs be as near to each other as they are at q, and `slack` (m) nearer: for a motion that has to begin
+        too near to something."""
+        self._q[self._own] = q
+        self._pairs.relax(self._q, slack)
+
+    def sweep(self, step: np.ndarray) -> np.ndarray:
+        """How far (...,) m any point of the arm moves at most when its joints move by `step` (..., n) rad."""
+        return np.abs(step) @ self.reach
+
+
 class _PairSet:
     """Pairs of geometries with the scratch memory to look at them."""
 
-    def __init__(self, bodies: '_Bodies', geometry: pin.GeometryModel, pairs: list[_Pair], clearance: Clearance):
-        self._names = bodies.names
+    def __init__(self, bodies: '_Bodies', geometry: pin.GeometryModel, names: list[str], pairs: list[_Pair],
+                 clearance: Clearance = Clearance()):
+        self._names = names
         self._model = bodies.model
         self._data = bodies.model.createData()
         self._geometry = geometry.copy()
@@ -168,9 +195,6 @@ class _PairSet:
 
     def relax(self, q: np.ndarray, slack: float) -> None:
         self._set_margins(np.minimum(self._clearances, self.distances(q) - slack))
-
-    def restore(self) -> None:
-        self._set_margins(self._clearances)
 
     def distances(self, q: np.ndarray) -> np.ndarray:
         """Distance (pairs,) m of every pair."""
@@ -232,8 +256,44 @@ class _Bodies:
         self.bounds = _bounding_capsules(self.geometry)
         self.pairs = self._choose_pairs(self._named_positions(arms))
 
-    def involves(self, pair: _Pair, arm: str) -> bool:
-        return arm in (self._arms[pair.first], self._arms[pair.second])
+    def with_fixed_others(self, arm: str, positions: np.ndarray
+                          ) -> tuple[pin.GeometryModel, list[str], list[_Pair]]:
+        """Geometries, their names and pairs for one arm alone: see ArmScene. positions (k, n)."""
+        geometry, names = self.geometry.copy(), list(self.names)
+        own = [index for index, owner in enumerate(self._arms) if owner == arm]
+        pairs = [pair for pair in self.pairs if pair.kind != 'arms' and (pair.first in own or pair.second in own)]
+        moving = [index for index in own if self._parents[index]]
+        others = [index for index, owner in enumerate(self._arms) if owner not in (arm, None)]
+        q = pin.neutral(self.model)
+        data, placements = self.model.createData(), self.geometry.createData()
+        for number, row in enumerate(positions):
+            q[self.order] = row
+            pin.updateGeometryPlacements(self.model, data, self.geometry, placements, q)
+            for index in others:
+                if number and not self._parents[index]:
+                    continue    # a base stands at the same place each time
+                fixed = pin.GeometryObject(f'{geometry.ngeoms}', 0, 0, placements.oMg[index],
+                                           self.geometry.geometryObjects[index].geometry)
+                names.append(self.names[index])
+                pairs += [_Pair(mine, geometry.ngeoms, 'arms') for mine in moving]
+                geometry.addGeometryObject(fixed)
+        return geometry, names, pairs
+
+    def reach(self, joints: Sequence[str]) -> np.ndarray:
+        """(n,) m: how far from each joint's axis any point can be that the joint moves, at most."""
+        return np.array([max((self._length_from(self._joint_ids[joint], index) for index in range(len(self.names))
+                              if self._joint_ids[joint] in self.model.supports[self._parents[index]]), default=0.0)
+                         for joint in joints])
+
+    def _length_from(self, joint: int, index: int) -> float:
+        """Length (m) of the stretched chain from a joint to the far side of a geometry that it moves."""
+        shape = self.geometry.geometryObjects[index]
+        shape.geometry.computeLocalAABB()
+        length = float(np.linalg.norm(shape.placement.act(shape.geometry.aabb_center)) + shape.geometry.aabb_radius)
+        chain = list(self.model.supports[self._parents[index]])
+        for link in chain[chain.index(joint) + 1:]:
+            length += float(np.linalg.norm(self.model.jointPlacements[link].translation))
+        return length
 
     def _joint_id(self, arm: _ArmLinks, joint: str) -> int:
         if not self.model.existJointName(joint):
@@ -267,7 +327,7 @@ class _Bodies:
             for second in range(first + 1, len(self.names)):
                 pair = self._pair(first, second)
                 if pair is not None:
-                    (sure if pair.kind in ('arms', 'boxes') else to_look_at).append(pair)
+                    (to_look_at if pair.kind in ('self', 'table', 'tool_table') else sure).append(pair)
         return sure + self._meaningful(to_look_at, named)
 
     def _pair(self, first: int, second: int) -> _Pair | None:
@@ -280,7 +340,7 @@ class _Bodies:
             return _Pair(first, second, 'self') if self._arm_joints_between(first, second) > 1 else None
         if self.names[second] == TABLE:
             return _Pair(first, second, 'tool_table' if self._is_tool(first) else 'table')
-        return _Pair(first, second, 'boxes')
+        return _Pair(first, second, 'tool_boxes' if self._is_tool(first) or self._is_tool(second) else 'boxes')
 
     def _arm_joints_between(self, first: int, second: int) -> int:
         """How many joints of their arm move one geometry against the other."""
@@ -294,7 +354,7 @@ class _Bodies:
 
     def _meaningful(self, pairs: list[_Pair], named: list[np.ndarray]) -> list[_Pair]:
         """Those of the pairs within an arm, and with the table, that tell something; see the module's text."""
-        looked = _PairSet(self, self.geometry, pairs, Clearance())
+        looked = _PairSet(self, self.geometry, self.names, pairs)
         by_design = np.min([looked.distances(q) for q in named], axis=0) < 0.0
         sampled = np.array([looked.distances(q) for q in self._random_positions(SAMPLES)])
         always = (sampled < 0.0).mean(axis=0) > ALWAYS
@@ -319,8 +379,13 @@ class _Bodies:
         return np.random.default_rng(0).uniform(low, high, (count, self.model.nq))
 
 
-# Choosing the pairs takes a few tenths of a second; one process makes several models of the same bodies.
-_bodies = lru_cache(maxsize=4)(_Bodies)
+def _bodies_of(station: Station, task: Task | None) -> _Bodies:
+    """The bodies of a station and a task; choosing the pairs takes half a second, once in a process."""
+    return _cached_bodies(robot_description(station), _arm_links(station),
+                          station.obstacles + (task.obstacles if task is not None else ()))
+
+
+_cached_bodies = lru_cache(maxsize=4)(_Bodies)
 
 
 def _bounding_capsules(geometry: pin.GeometryModel) -> pin.GeometryModel:

@@ -6,7 +6,7 @@ import mujoco
 import numpy as np
 import pytest
 
-from enpire_bringup.collision_model import Clearance, CollisionModel
+from enpire_bringup.collision_model import ArmScene, Clearance, CollisionModel
 from enpire_bringup.configuration import ConfigurationError
 from enpire_bringup.kinematics import ArmKinematics, tool_down
 from enpire_bringup.obstacles import Obstacle
@@ -36,7 +36,6 @@ def with_arm(station, home, name, q):
 def test_arms_at_home_are_clear_of_everything(bodies, home):
     assert not bodies.in_collision(home)
     assert bodies.distance(home).distance > 0.02
-    assert bodies.too_near(home) == []
 
 
 def test_distance_between_arms_is_that_of_their_nearest_links(station, bodies, home):
@@ -60,41 +59,62 @@ def test_cheap_distance_between_arms_is_never_more_than_the_true_one(station, ho
         assert bodies.arm_distance(q).distance <= true + 1e-6
 
 
+def tip_at(station, home, *place):
+    return ArmKinematics(station, 'left').ik(tool_down(*place, 0.0), home[:6])
+
+
 def test_tool_may_work_at_the_table_where_no_other_link_may_come(station, home):
-    kinematics = ArmKinematics(station, 'left')
-    bodies = CollisionModel(station, arm='left', clearance=Clearance(table=0.01, tool_table=0.001))
-
-    def tip_at(height):
-        return with_arm(station, home, 'left', kinematics.ik(tool_down(0.35, 0.0, height, 0.0), home[:6]))
-
-    assert not bodies.in_collision(tip_at(0.005))
-    assert bodies.in_collision(tip_at(0.0))
-    folded = with_arm(station, home, 'left', [0.0, 3.6, 1.5, 0.0, 0.0, 0.0])
-    assert any(near.bodies[1] == 'table' and 'finger' not in near.bodies[0] for near in bodies.too_near(folded))
+    scene = ArmScene(station, None, 'left', [home], Clearance(table=0.01, tool_table=0.001))
+    assert not scene.in_collision(tip_at(station, home, 0.35, 0.0, 0.005))
+    assert scene.in_collision(tip_at(station, home, 0.35, 0.0, 0.0))
+    folded = np.array([0.0, 3.6, 1.5, 0.0, 0.0, 0.0])
+    assert any(near.bodies[1] == 'table' and 'finger' not in near.bodies[0] for near in scene.too_near(folded))
 
 
 def test_boxes_of_station_and_task_are_kept_clear(station, task, home):
-    kinematics = ArmKinematics(station, 'left')
-    at_shelf = with_arm(station, home, 'left', kinematics.ik(tool_down(0.35, 0.1, 0.14, 0.0), home[:6]))
-    assert not CollisionModel(station, task).in_collision(at_shelf)
-    for model in (CollisionModel(replace(station, obstacles=(SHELF,)), task),
-                  CollisionModel(station, replace(task, obstacles=(SHELF,)))):
-        assert model.in_collision(at_shelf)
-        assert 'box shelf' in model.distance(at_shelf).bodies
-        assert 'touches box shelf' in str(model.too_near(at_shelf)[0])
+    at_shelf = tip_at(station, home, 0.35, 0.1, 0.14)
+    whole = with_arm(station, home, 'left', at_shelf)
+    assert not CollisionModel(station, task).in_collision(whole)
+    for with_box in ((replace(station, obstacles=(SHELF,)), task), (station, replace(task, obstacles=(SHELF,)))):
+        assert CollisionModel(*with_box).in_collision(whole)
+        assert 'box shelf' in CollisionModel(*with_box).distance(whole).bodies
+        scene = ArmScene(*with_box, 'left', [home], Clearance())
+        assert scene.in_collision(at_shelf) and not scene.in_collision(home[:6])
+        assert 'touches box shelf' in str(scene.too_near(at_shelf)[0])
 
 
 def test_start_that_is_too_near_may_be_left_and_not_approached(station, home):
+    scene = ArmScene(station, None, 'left', [home], Clearance(tool_table=0.02))
+    low, present, high = (tip_at(station, home, 0.35, 0.0, height) for height in (0.006, 0.010, 0.015))
+    assert scene.in_collision(present) and scene.in_collision(high)
+    scene.allow_present_distances(present, 0.001)
+    assert not scene.in_collision(present) and not scene.in_collision(high)
+    assert scene.in_collision(low)
+
+
+def test_other_arm_is_kept_clear_of_wherever_it_may_be(station, home):
+    """Both shoulders turned inward collide; so the one is blocked by any position that the other may take."""
+    inward = {name: np.array([turn, 1.8, *station.arms[name].named['home'][2:]])
+              for name, turn in (('left', -0.75), ('right', 0.75))}
+    both = with_arm(station, with_arm(station, home, 'left', inward['left']), 'right', inward['right'])
+    assert CollisionModel(station).in_collision(both)
+    crossing = with_arm(station, home, 'right', inward['right'])
+    assert not ArmScene(station, None, 'left', [home], Clearance()).in_collision(inward['left'])
+    scene = ArmScene(station, None, 'left', [home, crossing, home], Clearance())
+    assert scene.in_collision(inward['left'])
+    bodies = scene.too_near(inward['left'])[0].bodies
+    assert bodies[0].startswith('left_') and bodies[1].startswith('right_')
+
+
+def test_no_point_of_an_arm_moves_farther_than_its_sweep(station, home):
+    scene = ArmScene(station, None, 'left', [home], Clearance())
     kinematics = ArmKinematics(station, 'left')
-    bodies = CollisionModel(station, arm='left', clearance=Clearance(tool_table=0.02))
-    heights = {h: with_arm(station, home, 'left', kinematics.ik(tool_down(0.35, 0.0, h, 0.0), home[:6]))
-               for h in (0.006, 0.010, 0.015)}
-    assert bodies.in_collision(heights[0.010])
-    bodies.allow_present_distances(heights[0.010], 0.001)
-    assert not bodies.in_collision(heights[0.010]) and not bodies.in_collision(heights[0.015])
-    assert bodies.in_collision(heights[0.006])
-    bodies.restore_clearances()
-    assert bodies.in_collision(heights[0.015])
+    rng = np.random.default_rng(8)
+    for _ in range(200):
+        q = rng.uniform(kinematics.lower, kinematics.upper)
+        step = rng.normal(0.0, 0.01, len(q))
+        moved = np.linalg.norm(kinematics.tip(q + step) - kinematics.tip(q))
+        assert moved <= scene.sweep(step) < 0.2
 
 
 def test_model_agrees_with_the_contacts_of_the_simulated_world(station, task):
