@@ -187,30 +187,27 @@ def run_campaign(options) -> int:
 
 
 def run_adopt(options) -> int:
-    from enpire_agent.cli_station import connect
-
-    with connect(options.namespace) as client:
-        response = client.adopt(options.commit)
-    print(f'enpire: {response.message}')
-    return 0 if response.accepted else 1
+    return _asked(options, lambda station: station.adopt(options.commit))
 
 
 def run_hold(options) -> int:
-    from enpire_agent.cli_station import connect
-
-    with connect(options.namespace) as client:
-        response = client.hold(options.reason)
-    print(f'enpire: {response.message}')
-    return 0 if response.accepted else 1
+    return _asked(options, lambda station: station.hold(options.reason))
 
 
 def run_resume(options) -> int:
-    from enpire_agent.cli_station import connect
+    return _asked(options, lambda station: station.resume())
 
-    with connect(options.namespace) as client:
-        response = client.resume()
-    print(f'enpire: {response.message}')
-    return 0 if response.accepted else 1
+
+def _asked(options, ask) -> int:
+    from enpire_agent.remote_station import Station, StationCallError
+
+    with Station(options.namespace or '') as station:
+        try:
+            print(f'enpire: {ask(station)}')
+        except StationCallError as error:
+            print(f'enpire: {error}')
+            return 1
+    return 0
 
 
 # --- on files ---

@@ -26,8 +26,9 @@ def add_verbs(verbs) -> None:
     up.add_argument('--detach', action='store_true', help="return when ready; 'enpire down' ends the stations")
     up.set_defaults(run=run_up)
 
-    down = verbs.add_parser('down', help='end the stations started from this folder')
-    down.add_argument('--namespace', help='only the runner of this station')
+    down = verbs.add_parser('down', help='end what ./enpire up started from this folder')
+    down.add_argument('--namespace', help='the runner of this station')
+    down.add_argument('--all', action='store_true', help='every runner of this folder')
     down.set_defaults(run=run_down)
 
     status = verbs.add_parser('status', help='processes, nodes, topics, safety and campaign of the running stations')
@@ -97,7 +98,7 @@ def run_up(options) -> int:
               f'station {first.station.name}, ROS domain {first.domain_id}, logs {first.log_directory}\n'
               f'        in another terminal: ./enpire status | trial | campaign | down; Ctrl-C here ends all',
               flush=True)
-        fleet.wait(ended)
+        ended.wait()
     print('enpire: down', flush=True)
     return 0
 
@@ -128,41 +129,33 @@ def _up_detached() -> int:
     return runner.returncode
 
 
-def our_stations(namespace: str | None = None) -> list[dict]:
-    """States of the running stations that were started from this folder, in $ROS_DOMAIN_ID where that is set."""
-    from enpire_bringup.composition import full_namespace
-    from enpire_bringup.paths import share_directory
-    from enpire_bringup.process_environment import environment_domain
-    from enpire_bringup.process_runner import running_stations
-
-    states = [state for state in running_stations() if state['share'] == str(share_directory())]
-    if os.environ.get('ROS_DOMAIN_ID'):
-        states = [state for state in states if state['domain'] == environment_domain()]
-    if namespace:
-        states = [state for state in states if state['namespace'] == full_namespace(namespace)]
-    return states
-
-
 def connect(namespace: str | None):
-    """A StationClient of the station meant by `--namespace`; sets this process's ROS domain to the station's."""
+    """A StationClient of the station meant by `--namespace`."""
+    from enpire_agent.local_stations import choose_station
     from enpire_agent.station_client import StationClient
-    from enpire_bringup.process_environment import environment_domain
 
-    states = our_stations(namespace)
-    if states:
-        return StationClient(states[0]['namespace'], states[0]['domain'])
-    return StationClient(namespace or 'station_1', environment_domain())
+    return StationClient(*choose_station(namespace))
 
 
 def run_down(options) -> int:
     import psutil
 
+    from enpire_agent.local_stations import our_stations
+    from enpire_bringup.configuration import ConfigurationError
+
     states = our_stations(options.namespace)
     if not states:
         print('enpire: no station of this folder is running')
         return 0
+    by_runner = _by_runner(states)
+    if len(by_runner) > 1 and not options.all:
+        raise ConfigurationError(
+            f"{len(by_runner)} runners are up: {'; '.join(by_runner.values())}. Say which: ROS_DOMAIN_ID=N "
+            './enpire down, ./enpire down --namespace NAME, or ./enpire down --all')
+    for what in by_runner.values():
+        print(f'enpire: ending {what}', flush=True)
     runners = []
-    for pid in sorted({state['pid'] for state in states}):
+    for pid in sorted(by_runner):
         try:
             runners.append(psutil.Process(pid))
             runners[-1].terminate()
@@ -176,7 +169,17 @@ def run_down(options) -> int:
     return 0
 
 
+def _by_runner(states: list[dict]) -> dict[int, str]:
+    """What each runner keeps up, by its process id."""
+    stations: dict[int, list[dict]] = {}
+    for state in states:
+        stations.setdefault(state['pid'], []).append(state)
+    return {pid: f"{', '.join(state['namespace'] for state in group)} in ROS domain {group[0]['domain']} (runner {pid})"
+            for pid, group in stations.items()}
+
+
 def run_status(options) -> int:
+    from enpire_agent.local_stations import our_stations
     from enpire_agent.station_report import observe_station, stations_in_graph, status_text
     from enpire_bringup.process_environment import environment_domain
 
@@ -192,45 +195,41 @@ def run_status(options) -> int:
 
 
 def run_home(options) -> int:
-    from enpire_bringup.station import load_station
+    from enpire_agent.remote_station import Station, StationCallError
 
-    states = our_stations(options.namespace)
-    arms = [options.arm] if options.arm else list(load_station(
-        states[0]['station_file'] if states else DEFAULT_STATION).arms)
-    with connect(options.namespace) as station:
-        for arm in arms:
-            result = station.move_arm(arm, named='home')
-            print(f"enpire: {arm}: {'home' if result.success else result.message} ({result.duration:.1f} s)")
-            if not result.success:
-                return 1
+    with Station(options.namespace or '') as station:
+        try:
+            for arm in [options.arm] if options.arm else station.config.arms:
+                print(f'enpire: {arm}: home ({station.move(arm, named="home").duration:.1f} s)')
+        except StationCallError as error:
+            print(f'enpire: {error}')
+            return 1
     return 0
 
 
 def run_reset(options) -> int:
-    with connect(options.namespace) as station:
-        result = station.reset(options.seed, feedback=_Stages())
-    print(f"enpire: reset {'reached' if result.success else 'missed'} the start of seed {options.seed}: "
+    from enpire_agent.remote_station import Station
+
+    with Station(options.namespace or '') as station:
+        result = station.reset(options.seed, progress=_say_stage)
+    print(f'enpire: reset {"reached" if result.success else "missed"} the start of seed {options.seed}: '
           f'{result.position_error * 1000:.1f} mm, {math.degrees(result.yaw_error):.1f} degrees off after '
           f'{result.attempts} attempts, {result.duration:.1f} s. {result.message}')
+    if result.picture:
+        print(f'        what it saw last: {result.picture}')
     return 0 if result.success else 1
 
 
 def run_trial(options) -> int:
+    from enpire_agent.remote_station import Station
+
     recipe = os.path.abspath(options.recipe) if options.recipe else ''
-    with connect(options.namespace) as station:
-        result = station.run_trial(recipe, options.seed, campaign=options.campaign, feedback=_Stages())
+    with Station(options.namespace or '') as station:
+        result = station.trial(recipe, options.seed, campaign=options.campaign, progress=_say_stage)
     print(f'enpire: {result.outcome}: {result.reason} ({result.duration:.1f} s, {result.steps} steps, '
           f'{result.late_steps} late)\n        records: {result.directory}')
-    return 0 if result.outcome == 'SUCCESS' else 1
+    return 0 if result.success else 1
 
 
-class _Stages:
-    """Prints each new stage of an action's feedback once."""
-
-    def __init__(self):
-        self._last = ''
-
-    def __call__(self, feedback) -> None:
-        if feedback.stage != self._last:
-            self._last = feedback.stage
-            print(f'  {feedback.stage} ...', flush=True)
+def _say_stage(stage: str) -> None:
+    print(f'  {stage} ...', flush=True)

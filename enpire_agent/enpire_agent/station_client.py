@@ -1,9 +1,6 @@
-"""A running station from a program's point of view: verbs that read like the job.
+"""Bounded calls to a running station's actions, services and topics, in ROS messages.
 
-    with StationClient('station_1') as station:
-        station.move_arm('left', named='home')
-        station.reset(seed=7)
-        result = station.run_trial(recipe='runs/demo/station_1/recipe', seed=7)
+`Station` (remote_station.py) is the same for people: plain values instead of messages.
 """
 
 from __future__ import annotations
@@ -13,12 +10,14 @@ import time
 from typing import Any, Callable, Sequence
 
 import rclpy
-from enpire_msgs.action import MoveArm, Reset, RunCampaign, RunTrial
+from enpire_msgs.action import MoveArm, MoveGripper, Reset, RunCampaign, RunTrial, UseSkill
 from enpire_msgs.msg import StationStatus, TrialResult
 from enpire_msgs.srv import Adopt, Hold, Resume
+from rcl_interfaces.srv import GetParameters
 from rclpy.action import ActionClient
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
+from std_srvs.srv import Trigger
 
 from enpire_bringup.actions import RemoteCallError, call_action, call_service
 from enpire_bringup.composition import full_namespace
@@ -74,12 +73,15 @@ class StationClient:
         goal = RunTrial.Goal(recipe=recipe, campaign=campaign, kind=kind, seed=seed)
         return self._act(RunTrial, 'run_trial', goal, timeout, feedback).result
 
-    def move_arm(self, arm: str, *, named: str = '', joints: Sequence[float] = (), speed_scale: float = 0.0,
-                 timeout: float = 120.0) -> MoveArm.Result:
-        """Move an arm to a named target of the station file, or to `joints` (rad)."""
-        mode = MoveArm.Goal.NAMED if named else MoveArm.Goal.JOINT
-        goal = MoveArm.Goal(arm=arm, mode=mode, named=named, joints=list(joints), speed_scale=speed_scale)
+    def move_arm(self, goal: MoveArm.Goal, *, timeout: float = 120.0) -> MoveArm.Result:
         return self._act(MoveArm, 'move_arm', goal, timeout, None)
+
+    def move_gripper(self, goal: MoveGripper.Goal, *, timeout: float = 30.0) -> MoveGripper.Result:
+        return self._act(MoveGripper, 'gripper', goal, timeout, None)
+
+    def use_skill(self, name: str, goal: UseSkill.Goal, *, timeout: float = 300.0,
+                  feedback: Callable | None = None) -> UseSkill.Result:
+        return self._act(UseSkill, f'skills/{name}', goal, timeout, feedback)
 
     def run_campaign(self, goal: RunCampaign.Goal, *, timeout: float, feedback: Callable | None = None,
                      cancelled: Callable[[], bool] | None = None) -> RunCampaign.Result:
@@ -97,12 +99,55 @@ class StationClient:
         """Take over a recipe announced by a peer; empty: the best one announced."""
         return self._call(Adopt, 'adopt', Adopt.Request(commit=commit), timeout)
 
-    def status(self, timeout: float = 3.0) -> StationStatus | None:
-        """The station's last status; None when none came within `timeout` s."""
+    def clear_guard(self) -> Trigger.Response:
+        """Let the arms move again after a violation that the guard latched."""
+        return self._call(Trigger, 'guard/clear', Trigger.Request())
+
+    def files(self) -> tuple[str, str]:
+        """Paths of the station file and the task folder that the station runs."""
+        response = self._call(GetParameters, 'arm_control/get_parameters',
+                              GetParameters.Request(names=['station', 'task']))
+        station, task = (value.string_value for value in response.values)
+        return station, task
+
+    def listen(self, message_type, topic: str, qos, *, timeout: float, accept: Callable[[Any], bool] | None = None):
+        """The next message on a topic that `accept` takes; raises RemoteCallError after `timeout` s of wall time."""
+        got: list = []
+        done = threading.Event()
+
+        def on_message(message) -> None:
+            if not got and (accept is None or accept(message)):
+                got.append(message)
+                done.set()
+
+        # In the executor's thread: it must not look at a subscription that is being made or taken away.
+        subscription = self._in_executor(lambda: self.node.create_subscription(message_type, topic, on_message, qos))
+        try:
+            if not done.wait(timeout):
+                publishers = self.node.count_publishers(topic)
+                raise RemoteCallError(
+                    f'{self.namespace}/{topic}: waited {timeout:g} s in vain for a message, of '
+                    + (f'{publishers} publisher(s)' if publishers else
+                       f"which nobody is a publisher in ROS domain {self.domain_id}; 'enpire status' shows what runs"))
+            return got[0]
+        finally:
+            self._in_executor(lambda: self.node.destroy_subscription(subscription))
+
+    def _in_executor(self, work: Callable[[], Any], timeout: float = 5.0):
+        done = threading.Event()
+        future = self._executor.create_task(work)
+        future.add_done_callback(lambda _: done.set())
+        if not done.wait(timeout):
+            raise RemoteCallError(f'the client of {self.namespace} is closed or stuck')
+        return future.result()
+
+    def status(self, timeout: float = 3.0, *, newer: bool = False) -> StationStatus | None:
+        """The station's last status, or with `newer` the next one; None when none came within `timeout` s."""
+        before = self._status if newer else None
         end = time.monotonic() + timeout
-        while self._status is None and time.monotonic() < end:
+        while self._status is before and time.monotonic() < end:
             time.sleep(0.02)
-        return self._status
+        return self._status if self._status is not before else None
 
     def _on_status(self, status: StationStatus) -> None:
         self._status = status

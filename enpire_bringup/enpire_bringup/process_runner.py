@@ -29,15 +29,15 @@ from enpire_bringup.configuration import ConfigurationError
 from enpire_bringup.node_group import NOT_MADE, READY_LINE
 from enpire_bringup.paths import runs_directory, share_directory
 from enpire_bringup.process_environment import environment_domain, image_environment, prepare_environment
+from enpire_bringup.respawn import CRASH_WINDOW, MOST_CRASHES, Respawn
 from enpire_bringup.shared_memory import remove_dead_segments
-from enpire_bringup.station import load_station
+from enpire_bringup.station import load_station, overridden
 from enpire_bringup.task import load_task
 
 READY_WITHIN = 60.0            # s of wall time
 GRAPH_LOOK = 1.0               # s that a look at who else is in the namespace takes
 SIGNAL_AFTER = ((0.0, signal.SIGINT), (2.2, signal.SIGTERM), (3.5, signal.SIGKILL))   # s after stop()
-RESPAWN_DELAYS = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)   # s before the 1st, 2nd, ... respawn of a crashed process
-HEALTHY_AFTER = 60.0           # s a process must run before its count of crashes starts anew
+REMINDER_PERIOD = 60.0         # s between two reminders that a process is missing for good
 _POLL = 0.1
 
 
@@ -81,8 +81,12 @@ class StationProcesses:
     station, task: names or paths. namespace: e.g. "station_1". real_time_factor (NaN), camera_width, camera_height
     (pixels, 0): overrides of the station file. domain_id: None takes $ROS_DOMAIN_ID. only: names of the nodes to
     start, None for all. node_parameters: further parameters by node name. report: called with one line for people
-    at each event (from another thread). runs: where results and logs go; None: `runs_directory()`.
-    Raises ConfigurationError for bad configuration.
+    at each event (from another thread); `runner.log` beside the nodes' logs keeps these lines with their times.
+    runs: where results and logs go; None: `runs_directory()`. Raises ConfigurationError for bad configuration.
+
+    A process that crashes is started again, ever later (`respawn.py`). One that crashes too often, or that refuses its
+    configuration when it is started again, stays away: the rest of the station goes on, without it nothing of its
+    kind happens, and the runner says so every minute.
     """
 
     def __init__(self, station: str = 'yam_bimanual_sim', task: str = 'push_t', namespace: str = 'station_1', *,
@@ -97,16 +101,18 @@ class StationProcesses:
         self.station = load_station(station)
         self.task = load_task(task)
         self.runs = Path(runs).resolve() if runs is not None else runs_directory()
+        self.real_time_factor = overridden(self.station, real_time_factor).real_time_factor
         self.log_directory = self.runs / '.stations' / self.name / 'log'
         specs = station_processes(self.station, self.task, namespace, real_time_factor=real_time_factor,
                                   camera_width=camera_width, camera_height=camera_height,
                                   node_parameters=node_parameters)
         self.specs = [spec for spec in (_only(spec, only) for spec in specs) if spec.nodes]
-        self._report = report or (lambda line: print(f'enpire: {line}', file=sys.stderr, flush=True))
+        self._tell = report or (lambda line: print(f'enpire: {line}', file=sys.stderr, flush=True))
         self._lock = _LockFile(lock_path(self.domain_id, self.name))
         self._children: list[_Child] = []
         self._thread: threading.Thread | None = None
         self._ending = threading.Event()
+        self._ready = False
 
     def __enter__(self) -> 'StationProcesses':
         try:
@@ -128,9 +134,18 @@ class StationProcesses:
         """Process id by process name, of the processes that live."""
         return {child.spec.name: child.process.pid for child in self._children if child.is_alive()}
 
+    def restarts(self) -> dict[str, int]:
+        """How often each process was started again, by process name."""
+        return {child.spec.name: child.respawn.restarts for child in self._children}
+
+    def given_up(self) -> dict[str, str]:
+        """Why a process is not started any more, by process name; empty when all is well."""
+        return {child.spec.name: child.given_up for child in self._children if child.given_up}
+
     def start(self) -> None:
         """Start every process. Raises StationError when the namespace is taken."""
-        if not self._lock.acquire(self._state(ready=False)):
+        self._ready = False
+        if not self._lock.acquire(self._state()):
             raise StationError(f'{self.namespace} already runs {_describe(self._lock.read())}; stop it with '
                                "'enpire down', or use another namespace or ROS_DOMAIN_ID")
         try:
@@ -154,7 +169,7 @@ class StationProcesses:
         """
         deadline = time.monotonic() + timeout
         while True:
-            self.raise_if_refused()
+            self._raise_if_given_up()
             waiting = [child.spec.name for child in self._children if not child.says_ready()]
             if not waiting:
                 break
@@ -165,12 +180,13 @@ class StationProcesses:
         wants_joints = any(node.name == 'sim_station' for node in self.nodes)
         with _GraphWatch(self.domain_id, f'{self.namespace}/joint_states' if wants_joints else None) as watch:
             while missing := watch.missing(self.nodes):
-                self.raise_if_refused()
+                self._raise_if_given_up()
                 if time.monotonic() > deadline:
                     raise StationError(f"{self.namespace}: after {timeout:.0f} s still waiting for "
                                        f"{', '.join(missing)}; see {self.log_directory}")
                 watch.spin(_POLL)
-        self._lock.write(self._state(ready=True))
+        self._ready = True
+        self._lock.write(self._state())
 
     def begin_stop(self) -> None:
         """Start what `stop()` waits for."""
@@ -184,11 +200,12 @@ class StationProcesses:
             self._thread = None
         self._lock.release()
 
-    def _state(self, ready: bool) -> dict:
-        return {'pid': os.getpid(), 'domain': self.domain_id, 'namespace': self.namespace, 'ready': ready,
+    def _state(self) -> dict:
+        return {'pid': os.getpid(), 'domain': self.domain_id, 'namespace': self.namespace, 'ready': self._ready,
                 'share': str(share_directory()), 'station': self.station.name,
                 'station_file': str(self.station.file), 'task': self.task.name, 'log': str(self.log_directory),
-                'runs': str(self.runs), 'processes': self.pids(),
+                'runs': str(self.runs), 'processes': self.pids(), 'restarts': self.restarts(), 'given_up': self.given_up(),
+                'real_time_factor': self.real_time_factor,
                 'nodes': {spec.name: [node.name for node in spec.nodes] for spec in self.specs}}
 
     def _refuse_taken_namespace(self) -> None:
@@ -204,16 +221,15 @@ class StationProcesses:
                         f"{', '.join(sorted(taken))}, started by something else; stop that, or use another "
                         'namespace or ROS_DOMAIN_ID')
 
-    def raise_if_refused(self) -> None:
-        """Raise StationError when a process cannot be started, with the reason it gave."""
+    def _raise_if_given_up(self) -> None:
         for child in self._children:
-            if child.refused:
-                raise StationError(child.last_words() or
-                                   f'process {child.spec.name} could not start; see {child.log}')
+            if child.given_up:
+                raise StationError(child.last_words() or f'process {child.spec.name}: {child.given_up}')
 
     def _supervise(self) -> None:
         for child in self._children:
             child.start(self._child_environment())
+        reminder = time.monotonic() + REMINDER_PERIOD
         while not self._ending.wait(_POLL):
             for child in self._children:
                 for line in child.warnings():
@@ -221,8 +237,17 @@ class StationProcesses:
                 message = child.revive(self._child_environment)
                 if message:
                     self._report(f'{self.namespace}: {message}')
-                    self._lock.write(self._state(ready=True))
+                    self._lock.write(self._state())
+            if time.monotonic() >= reminder:
+                reminder += REMINDER_PERIOD
+                for name, why in self.given_up().items():
+                    self._report(f'{self.namespace}: still without the process {name}: {why}')
         _end([child.process for child in self._children if child.process is not None])
+
+    def _report(self, line: str) -> None:
+        with (self.log_directory / 'runner.log').open('a') as log:
+            log.write(f'{time.strftime("%Y-%m-%dT%H:%M:%S%z")} {line}\n')
+        self._tell(line)
 
     def _child_environment(self) -> dict[str, str]:
         return {**os.environ, 'ROS_DOMAIN_ID': str(self.domain_id), 'ENPIRE_RUNS': str(self.runs),
@@ -249,12 +274,6 @@ class Fleet:
     def __exit__(self, *_) -> None:
         self._stop()
 
-    def wait(self, ended: threading.Event) -> None:
-        """Wait until `ended` is set. Raises StationError when a process can no longer be started."""
-        while not ended.wait(0.2):
-            for station in self.stations:
-                station.raise_if_refused()
-
     def _stop(self) -> None:
         for station in self.stations:
             station.begin_stop()
@@ -263,16 +282,17 @@ class Fleet:
 
 
 class _Child:
-    """One process of the station, started again when it crashes."""
+    """One process of the station, started again when it crashes.
+
+    given_up: why it is not started again any more.
+    """
 
     def __init__(self, spec: ProcessSpec, log_directory: Path):
         self.spec = spec
         self.log = log_directory / f'{spec.name}.log'
         self.process: subprocess.Popen | None = None
-        self.refused = False
-        self._crashes = 0
-        self._started_at = 0.0
-        self._start_again_at: float | None = None
+        self.given_up = ''
+        self.respawn = Respawn()
         self._read_from = 0
         self._said_ready = False
 
@@ -282,13 +302,14 @@ class _Child:
     def start(self, environment: dict[str, str]) -> None:
         if self.spec.publishes_images:
             environment = {**environment, **image_environment()}
-        self.log.unlink(missing_ok=True) if self._crashes == 0 else None
+        if self.process is None:
+            self.log.unlink(missing_ok=True)       # of an earlier run
         with self.log.open('ab') as log:
             self._read_from = log.tell()
             # A group of its own: Ctrl-C in the terminal reaches only the runner, which ends all in order.
             self.process = subprocess.Popen(self._command(), env=environment, stdin=subprocess.DEVNULL, stdout=log,
                                             stderr=subprocess.STDOUT, start_new_session=True)
-        self._started_at = time.monotonic()
+        self.respawn.started()
 
     def _command(self) -> list[str]:
         if self.spec.is_group:
@@ -324,26 +345,27 @@ class _Child:
 
     def revive(self, environment: Callable[[], dict[str, str]]) -> str:
         """Start a crashed process again when its time has come; returns one line when something happened."""
-        if self.process is None or self.is_alive() or self.refused:
+        if self.process is None or self.is_alive() or self.given_up:
             return ''
-        now = time.monotonic()
-        if self._start_again_at is None:
-            code = self.process.returncode
-            if code == NOT_MADE:      # it would not be made the next time either
-                self.refused = True
-                return f'process {self.spec.name} cannot start; see {self.log}'
-            if now - self._started_at > HEALTHY_AFTER:
-                self._crashes = 0
-            delay = RESPAWN_DELAYS[min(self._crashes, len(RESPAWN_DELAYS) - 1)]
-            self._crashes += 1
-            self._start_again_at = now + delay
-            how = f'was killed by signal {-code}' if code < 0 else f'ended with exit code {code}'
-            return f'process {self.spec.name} {how}; starting it again in {delay} s; see {self.log}'
-        if now >= self._start_again_at:
-            self._start_again_at = None
+        if not self.respawn.waiting:
+            return self._crashed(self.process.returncode)
+        if self.respawn.due:
             self.start(environment())
-            return f'process {self.spec.name} started again'
+            return f'process {self.spec.name} started again (restart {self.respawn.restarts})'
         return ''
+
+    def _crashed(self, code: int) -> str:
+        if code == NOT_MADE:      # it would not be made the next time either
+            self.given_up = (f'{self.last_words() or "it cannot start"}; see {self.log}. Mend that, then '
+                             "'enpire down' and 'enpire up'")
+            return f'process {self.spec.name} cannot start: {self.given_up}'
+        delay = self.respawn.crashed()
+        how = f'was killed by signal {-code}' if code < 0 else f'ended with exit code {code}'
+        if delay is None:
+            self.given_up = (f'it {how}, the {MOST_CRASHES}th time within {CRASH_WINDOW / 60:.0f} min; see {self.log}. '
+                             "Mend that, then 'enpire down' and 'enpire up'")
+            return f'process {self.spec.name} is given up: {self.given_up}'
+        return f'process {self.spec.name} {how}; starting it again in {delay:g} s; see {self.log}'
 
 
 def _only(spec: ProcessSpec, only: Collection[str] | None) -> ProcessSpec:

@@ -13,7 +13,7 @@ import psutil
 import pytest
 import rclpy
 
-from enpire_bringup import process_runner
+from enpire_bringup import process_runner, respawn
 from enpire_bringup.composition import NodeSpec, ProcessSpec
 from enpire_bringup.process_runner import Fleet, StationError, StationProcesses, running_stations
 
@@ -66,6 +66,29 @@ class Stubborn(Node):
     def block(self):
         while True:
             time.sleep(1)
+
+
+class Hopeless(Node):
+    """Crashes once there is a reason, and then after every start."""
+
+    def __init__(self, **kwargs):
+        super().__init__('hopeless', **kwargs)
+        self.create_timer(0.05, self.look, clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+    def look(self):
+        if Path(__file__).with_name('reason').exists():
+            1 / 0
+
+
+class Misconfigured(Node):
+    """Starts once; then its configuration is broken."""
+
+    def __init__(self, **kwargs):
+        super().__init__('misconfigured', **kwargs)
+        started = Path(__file__).with_name('started')
+        if started.exists():
+            raise ConfigurationError('lab.yaml: rates.policy is missing; add it')
+        started.touch()
 
 
 class Crashing(Node):
@@ -169,6 +192,37 @@ def test_a_killed_process_is_started_again(small_station):
         os.kill(killed, signal.SIGKILL)
         wait_for(lambda: station.pids().get('quiet', killed) != killed, 10, 'another process')
         assert any('quiet was killed by signal 9' in line for line in lines)
+        assert wait_for(lambda: station.restarts()['quiet'] == 1, 5, 'the count')
+        state, = [state for state in running_stations() if state['pid'] == os.getpid()]
+        assert state['restarts'] == {'sim_station': 0, 'quiet': 1} and state['given_up'] == {}
+        log = (station.log_directory / 'runner.log').read_text()
+        assert 'quiet was killed by signal 9; starting it again in 0.5 s' in log
+
+
+def test_a_process_that_keeps_crashing_is_given_up_loudly_and_the_rest_goes_on(small_station, tmp_path, monkeypatch):
+    monkeypatch.setattr(respawn, 'FIRST_DELAY', 0.1)
+    monkeypatch.setattr(respawn, 'MOST_CRASHES', 3)
+    monkeypatch.setattr(process_runner, 'REMINDER_PERIOD', 0.5)
+    lines = []
+    with small_station('World', 'Hopeless', report=lines.append) as station:
+        (tmp_path / 'reason').touch()
+        wait_for(lambda: any('still without the process hopeless' in line for line in lines), 30, 'a reminder')
+        assert [line.partition('again in ')[2].partition(';')[0] for line in lines if 'starting it again' in line] == [
+            '0.1 s', '0.2 s']
+        assert any('process hopeless is given up: it ended with exit code 1' in line for line in lines)
+        assert station.restarts()['hopeless'] == 2 and "'enpire down'" in station.given_up()['hopeless']
+        assert set(station.pids()) == {'sim_station'}
+
+
+def test_a_process_whose_configuration_broke_is_not_started_again_and_again(small_station):
+    lines = []
+    with small_station('World', 'Misconfigured', report=lines.append) as station:
+        os.kill(station.pids()['misconfigured'], signal.SIGKILL)
+        wait_for(lambda: station.given_up(), 20, 'the end of the attempts')
+        assert station.given_up()['misconfigured'].startswith(
+            'misconfigured: lab.yaml: rates.policy is missing; add it; see ')
+        assert sum('started again' in line for line in lines) == 1
+        assert set(station.pids()) == {'sim_station'}
 
 
 def test_a_second_station_in_the_namespace_is_refused_and_the_first_goes_on(small_station):

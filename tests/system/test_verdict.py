@@ -161,7 +161,7 @@ def test_a_failing_reward_program_abstains_with_the_reason(detector, body, reaso
     perception = detector(reward(body))
     verdict = perception.show_until(lambda v: reason in v.reason, f'"{reason}"')
     assert verdict.outcome == Verdict.ABSTAIN
-    perception.station.raise_if_refused()
+    assert not perception.station.given_up()
     (perception.task_folder / 'reward.py').write_text(reward(WAIT))
     perception.show_until(judged, 'the mended reward program')
 
