@@ -27,7 +27,7 @@ import pinocchio as pin
 
 from enpire_bringup.configuration import ConfigurationError
 from enpire_bringup.obstacles import Obstacle
-from enpire_bringup.robot_description import robot_description
+from enpire_bringup.robot_description import collision_geometry, robot_description
 from enpire_bringup.station import Station
 from enpire_bringup.task import Task
 
@@ -238,7 +238,7 @@ class _Bodies:
 
     def __init__(self, urdf: str, arms: tuple[_ArmLinks, ...], obstacles: tuple[Obstacle, ...]):
         self.model = pin.buildModelFromXML(urdf, mimic=True)
-        self.geometry = pin.buildGeomFromUrdfString(self.model, urdf, pin.GeometryType.COLLISION)
+        self.geometry = collision_geometry(self.model, urdf)
         self._joint_ids = {joint: self._joint_id(arm, joint) for arm in arms
                            for joint in (*arm.joints, arm.gripper_joint)}
         self.order = np.array([self.model.joints[index].idx_q for index in self._joint_ids.values()])

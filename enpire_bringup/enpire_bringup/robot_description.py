@@ -47,6 +47,37 @@ def description_files(station: Station) -> tuple[Path, ...]:
     return _described(station, 'topic_based').files
 
 
+def collision_geometry(model, urdf: str):
+    """pinocchio.GeometryModel of everything that can be touched, without pairs, for distances that are cheap.
+
+    model: pinocchio.Model of `urdf`. Meshes become their convex hulls, as in the simulated world, and the spheres that
+    round off a capsule for readers who do not know capsules are left out.
+    """
+    import coal
+    import pinocchio
+
+    geometry = pinocchio.buildGeomFromUrdfString(model, urdf, pinocchio.GeometryType.COLLISION)
+    shapes = list(geometry.geometryObjects)
+    capsules = [shape for shape in shapes if isinstance(shape.geometry, coal.Capsule)]
+    ends = [shape.name for shape in shapes if isinstance(shape.geometry, coal.Sphere)
+            and any(_rounds_off(shape, capsule) for capsule in capsules)]
+    for shape in shapes:
+        if isinstance(shape.geometry, coal.BVHModelBase):
+            shape.geometry.buildConvexHull(True, 'Qt')
+            shape.geometry = shape.geometry.convex
+    for name in ends:
+        geometry.removeGeometryObject(name)
+    return geometry
+
+
+def _rounds_off(sphere, capsule) -> bool:
+    """Whether a sphere is an end of a capsule of the same link."""
+    if sphere.parentFrame != capsule.parentFrame or sphere.geometry.radius > capsule.geometry.radius + 1e-9:
+        return False
+    x, y, z = capsule.placement.actInv(sphere.placement).translation
+    return math.hypot(x, y) < 1e-6 and abs(abs(z) - capsule.geometry.halfLength) < 1e-6
+
+
 @dataclass(frozen=True)
 class _Description:
     text: str
