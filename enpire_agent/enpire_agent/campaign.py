@@ -333,15 +333,21 @@ class Campaign:
         state, settings = self.state, self.state.settings
         root = self._repository.identity() if state.baseline is None else state.baseline.recipe
         if state.baseline is None:
-            known = self._known_baseline(root)
-            state.baseline = known or Measurement(root, gate_seeds(settings.gate_trials))
+            state.baseline = self._known_baseline(root) or Measurement(root, gate_seeds(settings.gate_trials))
             self._save()
         method = load_recipe(self._repository.work_tree).method
         if not state.baseline.source:
             self._listener.event(BASELINE, 0, f'measuring the starting recipe on {len(state.baseline.seeds)} fresh '
                                               f'seeds')
-            self._measure(state.baseline, BASELINE)
-        else:
+            # What peers announced may arrive after the first trials have begun; those stay in the ledger.
+            while state.baseline.trials < len(state.baseline.seeds):
+                known = self._known_baseline(root)
+                if known is not None:
+                    state.baseline = known
+                    self._save()
+                    break
+                self._measure_next(state.baseline, BASELINE)
+        if state.baseline.source:
             self._listener.event(BASELINE, 0, f'{state.baseline.source} measured this starting recipe: '
                                               f'{state.baseline.successes}/{state.baseline.trials}')
         state.best = Best(root, method, 'the starting recipe', state.baseline.trials, state.baseline.successes)
@@ -578,10 +584,14 @@ class Campaign:
 
     def _measure(self, measurement: Measurement, kind: str) -> None:
         """Every started trial counts here, whatever its outcome."""
-        for seed in measurement.seeds[measurement.trials:]:
-            known = self._in_ledger(kind, seed, measurement.recipe)
-            measurement.add(known[0] if known else self._trial(kind, seed))
-            self._save()
+        while measurement.trials < len(measurement.seeds):
+            self._measure_next(measurement, kind)
+
+    def _measure_next(self, measurement: Measurement, kind: str) -> None:
+        seed = measurement.seeds[measurement.trials]
+        known = self._in_ledger(kind, seed, measurement.recipe)
+        measurement.add(known[0] if known else self._trial(kind, seed))
+        self._save()
 
     def _search_trial(self, recipe: str, seed: int) -> TrialOutcome:
         known = self._in_ledger(SEARCH, seed, recipe)

@@ -246,6 +246,22 @@ def test_a_second_station_adopts_what_the_first_announced_and_confirms_it(make_c
     assert state_2.finished == 'the best recipe is that of station_1'
 
 
+def test_a_baseline_that_a_peer_announces_late_ends_the_own_measurement(make_campaign):
+    heard = []
+    campaign, world, _ = make_campaign('station_2', heard, max_iterations=1)
+
+    def announce(number):
+        if number == 2:
+            heard.append(PeerRecipe(
+                station='station_1', task='push_t', env_hash='e' * 64, remote='', commit=campaign.state.baseline.recipe,
+                method='m', hypothesis='start', decision=BASELINE, trials=20, successes=3, interval=(0.0, 0.6)))
+
+    world.before_trial = announce
+    state = campaign.run()
+    assert (state.baseline.source, state.baseline.trials, state.baseline.successes) == ('station_1', 20, 3)
+    assert world.kinds.count(BASELINE) == 2, 'and what was begun before counts in the ledger'
+
+
 def test_a_finished_campaign_is_not_started_over_with_other_budgets(make_campaign):
     campaign, world, _ = make_campaign(max_iterations=1)
     campaign.run()
