@@ -1,4 +1,4 @@
-"""Several nodes in one process: one thread and one SingleThreadedExecutor a node.
+"""Several nodes in one process: one XX.
 
 Run as the executable `node_group`:
 
@@ -81,7 +81,7 @@ class NodeGroup:
             self._shut_down()
 
     def _start(self, name: str, make: Callable[[], Any]) -> bool:
-        from rclpy.executors import SingleThreadedExecutor
+        from enpire_bringup.message_executor import MessageExecutor
 
         try:
             node = make()
@@ -95,7 +95,7 @@ class NodeGroup:
                 print(f'enpire: {name}: could not start: {error!r}', file=sys.stderr, flush=True)
                 self._exit_code = NOT_MADE
             return False
-        executor = SingleThreadedExecutor()
+        executor = MessageExecutor()
         executor.add_node(node)
         thread = threading.Thread(target=self._spin, args=(node.get_name(), executor), daemon=True,
                                   name=f'spin {node.get_name()}')

@@ -13,12 +13,13 @@ from std_msgs.msg import Float64MultiArray
 from tf2_msgs.msg import TFMessage
 
 from enpire_bringup.camera_model import PinholeCamera, optical_pose
+from enpire_bringup.control_ticks import is_policy_tick
 from enpire_bringup.image_messages import fill_image
 from enpire_bringup.node_group import run_single
 from enpire_bringup.station import Camera
 from enpire_bringup.station_node import IMAGE_QOS, STATE_QOS, StationNode
 from enpire_bringup.transform_messages import TF_STATIC_QOS, transform_message
-from enpire_bringup.world import Renderer, is_policy_tick
+from enpire_bringup.world import Renderer
 
 SUBSCRIBER_CHECK = 0.1    # s of wall time
 

@@ -10,10 +10,13 @@ from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray
 from std_srvs.srv import Trigger
 
+from enpire_bringup.control_ticks import is_policy_tick
+from enpire_bringup.controller_link import ControllerLink
 from enpire_bringup.node_group import run_single
+from enpire_bringup.serialized_messages import JointStateWriter
 from enpire_bringup.station_node import STATE_QOS, StationNode
-from enpire_bringup.world import World, is_policy_tick
-from enpire_bringup.world_loop import CommandError, WorldLoop, read_command
+from enpire_bringup.world import World
+from enpire_bringup.world_loop import Command, CommandError, WorldLoop, read_command
 
 
 class SimStation(StationNode):
@@ -23,18 +26,20 @@ class SimStation(StationNode):
         super().__init__('sim_station', **kwargs)
         # This node gives the time; it need not listen to itself.
         self.set_parameters([Parameter('use_sim_time', value=False)])
-        self.declare_adjustable('seed', 0, 0, 2**63 - 1)
+        self.declare_parameter('seed', 0)
         world = World(self.station, self.task)
         world.reset(self.get_parameter('seed').value)
         self._camera_rates = {camera.rate for camera in self.station.cameras.values()}
         self._states = self.create_publisher(JointState, 'joint_states', STATE_QOS)
         self._clock_publisher = self.create_publisher(Clock, 'clock', STATE_QOS)
         self._world_states = self.create_publisher(Float64MultiArray, 'sim/world_state', STATE_QOS)
-        self._joint_state = JointState(name=list(self.station.joints))
+        self._writer = JointStateWriter(self.station.joints)
         self._failure: Exception | None = None
         self._failure_signal = self.create_guard_condition(self._raise_failure)
-        self._loop = WorldLoop(world, self._publish, self.get_logger().warning, self._failed)
+        self._link = ControllerLink(self.resolve_topic_name('joint_commands'), self._on_linked_command)
+        self._loop = WorldLoop(world, self._publish, self.get_logger().warning, self._failed, self._link.streamed)
         self.create_subscription(JointState, 'joint_commands', self._on_command, STATE_QOS)
+        self._finger_joints = [arm.gripper.joint for arm in self.station.arms.values()]
         self.create_service(Trigger, 'sim/reset_world', self._on_reset)
         pace = self.station.real_time_factor
         self.get_logger().info(
@@ -44,21 +49,26 @@ class SimStation(StationNode):
 
     def _publish(self, world: World) -> None:
         _, position, velocity, effort = world.joint_state()
-        seconds, nanoseconds = divmod(world.stamp_ns, 1_000_000_000)
-        message = self._joint_state
-        message.header.stamp.sec, message.header.stamp.nanosec = seconds, nanoseconds
-        message.position = array.array('d', position.tobytes())
-        message.velocity = array.array('d', velocity.tobytes())
-        message.effort = array.array('d', effort.tobytes())
-        clock = Clock()
-        clock.clock = message.header.stamp
-        self._clock_publisher.publish(clock)
-        self._states.publish(message)
+        stamp = world.stamp_ns
         due = any(is_policy_tick(world.tick, rate, self.station.control_rate) for rate in self._camera_rates)
         if due and self._world_states.get_subscription_count():
             data = array.array('d', [world.time])
             data.frombytes(world.state().tobytes())
             self._world_states.publish(Float64MultiArray(data=data))
+        if self._clock_publisher.get_subscription_count():
+            clock = Clock()
+            clock.clock.sec, clock.clock.nanosec = divmod(stamp, 1_000_000_000)
+            self._clock_publisher.publish(clock)
+        self._states.publish(self._writer.write(stamp, position, velocity, effort))
+        if self._link.connected:
+            self._link.observe(stamp, position.tolist(), velocity.tolist(), effort.tolist())
+
+    def _on_linked_command(self, stamp: int, positions, velocities, efforts) -> None:
+        joints = self.station.joints
+        forces = dict(zip(joints, efforts))
+        self._loop.command(stamp, Command(
+            dict(zip(joints, positions)), {joint: forces[joint] for joint in self._finger_joints},
+            dict(zip(joints, velocities))))
 
     def _on_command(self, message: JointState) -> None:
         stamp = message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec
@@ -89,6 +99,8 @@ class SimStation(StationNode):
     def destroy_node(self):
         if hasattr(self, '_loop'):
             self._loop.stop()
+        if hasattr(self, '_link'):
+            self._link.close()
         super().destroy_node()
 
 

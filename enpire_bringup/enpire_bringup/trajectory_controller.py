@@ -361,6 +361,11 @@ class StationMotion:
                 return f'{name} went from {old:.3f} to {new:.3f} rad between two joint states'
         return None
 
+    @property
+    def streamed(self) -> bool:
+        """Whether an arm is being streamed to."""
+        return any([arm.streamed_at is not None for arm in self.arms.values()])
+
     def awaits(self, stamp: int) -> bool:
         """Whether an arm is being streamed to whose trajectory for `stamp` (ns) has not come yet."""
         return any([arm.awaits(stamp) for arm in self.arms.values()])

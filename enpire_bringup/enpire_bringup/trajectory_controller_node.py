@@ -19,11 +19,12 @@ from sensor_msgs.msg import JointState
 from trajectory_msgs.msg import JointTrajectory
 
 from enpire_bringup.actions import BlockingActionServer, GoalAborted
+from enpire_bringup.control_ticks import is_policy_tick
+from enpire_bringup.controller_link import find_link
 from enpire_bringup.node_group import run_single
 from enpire_bringup.station_node import LATEST_QOS, STATE_QOS, StationNode
 from enpire_bringup.trajectory_controller import (
     SECOND, InvalidTrajectory, Outcome, StationMotion, TrajectoryGoal)
-from enpire_bringup.world import is_policy_tick
 
 FEEDBACK_PERIOD = 0.05    # s of wall time between two feedback messages
 LATE_CHECK_PERIOD = 0.02  # s of wall time between looks at an answer that waits for a streamed trajectory
@@ -41,10 +42,12 @@ class TrajectoryController(StationNode):
         self._lockstep = self.station.backend == 'sim' and self.station.real_time_factor == 0
         self._tick_ns = round(SECOND / self.station.control_rate)
         self._state: tuple | None = None
+        self._stamp = 0                          # ns, of _state
         self._answer_due: float | None = None    # wall time by which the state taken in last is answered anyway
         self._late_answers = 0
         self._command = JointState(name=list(self.station.joints))
         self._commands = self.create_publisher(JointState, 'joint_commands', STATE_QOS)
+        self._link = find_link(self._commands.topic_name)
         self._servers = []
         for name, arm in self.station.arms.items():
             controller = f'{name}/joint_trajectory_controller'
@@ -62,7 +65,11 @@ class TrajectoryController(StationNode):
             self.create_timer(LATE_CHECK_PERIOD, self._answer_if_late, clock=Clock(clock_type=ClockType.STEADY_TIME))
         self._order: list[int] | None = None
         self._names: list[str] | None = None
-        self.create_subscription(JointState, 'joint_states', self._on_state, STATE_QOS)
+        if self._link is None:
+            self.create_subscription(JointState, 'joint_states', self._on_state, STATE_QOS)
+        else:
+            self._link.connect(self._observe, lambda: self._motion.streamed)
+        self.get_logger().info('joint states from: ' + ('the topic' if self._link is None else 'the world in this process'))
 
     # -- the control loop
 
@@ -76,22 +83,27 @@ class TrajectoryController(StationNode):
         else:
             state = tuple([values[i] for i in order] for values in
                           (message.position, message.velocity, message.effort))
+        self._observe(stamp, *state)
+
+    def _observe(self, stamp: int, *state) -> None:
+        """Take in a state (ns; positions, velocities, efforts in the order of the station's joints) and answer it."""
         with self._lock:
-            stopped = self._take_in(stamp, message.header.stamp, state)
+            stopped, command = self._take_in(stamp, state)
+        if command is not None:
+            self._send(command)
         if stopped is not None:
             self.get_logger().info(f'holding where the arms are: {stopped}', throttle_duration_sec=1.0)
 
-    def _take_in(self, stamp: int, header_stamp, state) -> str | None:
-        self._state, self._header_stamp = state, header_stamp
+    def _take_in(self, stamp: int, state) -> tuple:
+        self._state, self._stamp = state, stamp
         stopped = self._motion.observe(stamp, *state)
         if not self._motion.ready:
-            return stopped
+            return stopped, None
         if (self._lockstep and self._motion.awaits(stamp)
                 and is_policy_tick(stamp // self._tick_ns, self.station.policy_rate, self.station.control_rate)):
             self._answer_due = time.monotonic() + self.station.step_timeout
-        else:
-            self._answer()
-        return stopped
+            return stopped, None
+        return stopped, self._answer()
 
     def _joint_order(self, names):
         """'same', or the index in the message of each of the station's joints; None when one is missing."""
@@ -107,15 +119,30 @@ class TrajectoryController(StationNode):
         self._order = 'same' if self._names == joints else [self._names.index(joint) for joint in joints]
         return self._order
 
-    def _answer(self) -> None:
+    def _answer(self) -> tuple:
+        """(stamp, positions, velocities, efforts) that answer the newest state. To be sent without the lock: the world
+        calls `_observe` under a lock of its own."""
         self._answer_due = None
-        positions, velocities, efforts = self._motion.command(self._state[0], self._state[1])
-        command = self._command
-        command.header.stamp = self._header_stamp
-        command.position = array('d', positions)
-        command.velocity = array('d', velocities)
-        command.effort = array('d', efforts)
-        self._commands.publish(command)
+        return self._stamp, *self._motion.command(self._state[0], self._state[1])
+
+    def _send(self, command: tuple) -> None:
+        stamp, positions, velocities, efforts = command
+        if self._link is not None:
+            self._link.command(stamp, positions, velocities, efforts)
+            if not self._commands.get_subscription_count():
+                return
+        message = self._command
+        message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp, SECOND)
+        message.position = array('d', positions)
+        message.velocity = array('d', velocities)
+        message.effort = array('d', efforts)
+        self._commands.publish(message)
+
+    def _answer_if_waited_for(self) -> tuple | None:
+        """The answer to a state that waited for the stream, when nothing is left to wait for."""
+        if self._answer_due is not None and not self._motion.awaits(self._motion.now):
+            return self._answer()
+        return None
 
     def _answer_if_late(self) -> None:
         with self._lock:
@@ -124,7 +151,8 @@ class TrajectoryController(StationNode):
             # One miss must not cost a timeout a step: streaming begins again with the next trajectory.
             for arm in self._motion.arms.values():
                 arm.streamed_at = None
-            self._answer()
+            command = self._answer()
+        self._send(command)
         self._late_answers += 1
         self.get_logger().warning(
             f'no streamed trajectory for a policy step within {self.station.step_timeout:g} s '
@@ -140,8 +168,9 @@ class TrajectoryController(StationNode):
             with self._lock:
                 arm.follow(self._motion.now, stamp, points)
                 arm.heard(self._motion.now, stamp or self._motion.now)
-                if self._answer_due is not None and not self._motion.awaits(self._motion.now):
-                    self._answer()
+                command = self._answer_if_waited_for()
+            if command is not None:
+                self._send(command)
         except InvalidTrajectory as error:
             self.get_logger().error(f'{name}: streamed trajectory ignored: {error}', throttle_duration_sec=1.0)
 
@@ -157,8 +186,9 @@ class TrajectoryController(StationNode):
                 arm.follow(self._motion.now, stamp.sec * SECOND + stamp.nanosec, points, goal)
                 arm.streamed_at = None
                 # The stream has ended: a policy step that waits for its next trajectory waits in vain.
-                if self._answer_due is not None and not self._motion.awaits(self._motion.now):
-                    self._answer()
+                command = self._answer_if_waited_for()
+            if command is not None:
+                self._send(command)
         except InvalidTrajectory as error:
             raise GoalAborted(_result(error.outcome, f'{name}: {error}')) from error
         while not goal.finished.wait(FEEDBACK_PERIOD):
@@ -179,7 +209,7 @@ class TrajectoryController(StationNode):
         with self._lock:
             elapsed, positions, velocities, index = arm.progress(self._motion.now)
             actual = self._state[0][start:start + len(positions)]
-            feedback.header.stamp = self._header_stamp
+            feedback.header.stamp.sec, feedback.header.stamp.nanosec = divmod(self._stamp, SECOND)
         feedback.index = index
         feedback.desired.positions, feedback.desired.velocities = positions, velocities
         feedback.actual.positions = list(actual)
@@ -215,6 +245,8 @@ class TrajectoryController(StationNode):
         return result
 
     def destroy_node(self) -> None:
+        if self._link is not None:
+            self._link.close()
         for server in self._servers:
             server.close(0.3)
         super().destroy_node()

@@ -14,6 +14,7 @@ import mujoco
 import numpy as np
 
 from enpire_bringup.configuration import ConfigurationError
+from enpire_bringup.control_ticks import is_policy_tick
 from enpire_bringup.station import Station
 from enpire_bringup.task import Task
 from enpire_bringup.world_model import PHYSICS_STEP, build_model
@@ -26,13 +27,6 @@ _FATAL_WARNINGS = (mujoco.mjtWarning.mjWARN_BADQPOS, mujoco.mjtWarning.mjWARN_BA
 
 class WorldError(RuntimeError):
     """The simulated world cannot go on, or was asked for something it does not have."""
-
-
-def is_policy_tick(tick: int, rate: float, control_rate: float) -> bool:
-    """Whether a step of `rate` (Hz) begins at this control tick: the ticks ceil(k * control_rate / rate)."""
-    # tick = ceil(k * ratio) for some k  <=>  an integer k lies in (tick - 1, tick] / ratio
-    ratio = control_rate / rate
-    return math.floor(tick / ratio + 1e-9) > math.floor((tick - 1) / ratio + 1e-9)
 
 
 class World:
@@ -68,6 +62,7 @@ class World:
             self._gain[gripper] = 0.0
         self._tick = 0
         self.reset(0)
+        self._tick = 0
 
     # -- time
 
@@ -75,8 +70,8 @@ class World:
     def tick(self) -> int:
         """Control ticks since the world was made.
 
-        A reset goes on to the next whole second, never back: so every run begins in step with the grids of
-        policy and cameras.
+        A reset goes on to a whole second, never back, so every run begins in step with the grids of policy and
+        cameras; and by more than a second, so that nobody takes the jump of the arms for a motion.
         """
         return self._tick
 
@@ -117,7 +112,7 @@ class World:
         for _ in range(SETTLE_TICKS):
             self._advance()
         second = round(self.station.control_rate)
-        self._tick = -(-self._tick // second) * second
+        self._tick = (self._tick // second + 2) * second
 
     def step(self, targets: Mapping[str, float], efforts: Mapping[str, float] | None = None,
              velocities: Mapping[str, float] | None = None) -> None:

@@ -11,10 +11,11 @@ from typing import Callable, Mapping, Sequence
 from enpire_bringup.station import Station
 from enpire_bringup.world import World
 
-IDLE_AFTER = 1.0          # s of world time without a changed command
+IDLE_AFTER = 0.3          # s of world time without a changed command
+FREE_PACE = 4.0           # times the wall clock in lockstep while nobody streams: who watches a move can follow that
 ANSWER_MARGIN = 0.25      # s on top of step_timeout: the controller's own bound has to pass first
 START_PATIENCE = 10.0     # s of wall time that the first command may take before somebody should know
-MAX_LAG = 0.1             # s behind the wall clock before the pace starts afresh and does not rush
+MAX_LAG = 0.1             # s behind the wall clock that a paced world makes up for; in lockstep nothing is made up for
 
 
 class CommandError(ValueError):
@@ -65,16 +66,18 @@ class WorldLoop:
     publish(world): called at every tick before the world steps; must not block.
     warn(text): called when a command did not come in time, once until one comes again.
     failed(error): called in the loop's thread when the world cannot go on; the loop has ended then.
+    streamed(): whether a policy streams to the controller, which then waits for each of its steps.
 
     real_time_factor 0 is lockstep: each tick waits for the command that answers it, see docs/architecture.md.
     """
 
     def __init__(self, world: World, publish: Callable[[World], None], warn: Callable[[str], None],
-                 failed: Callable[[Exception], None]):
+                 failed: Callable[[Exception], None], streamed: Callable[[], bool] = lambda: False):
         self._world = world
         self._publish = publish
         self._warn = warn
         self._failed = failed
+        self._streamed = streamed
         station = world.station
         self._lockstep = station.real_time_factor == 0
         self._tick_duration = world.period / (station.real_time_factor or 1.0)
@@ -84,6 +87,7 @@ class WorldLoop:
         self._answered = -1          # stamp (ns) of the newest command
         self._commands = 0           # how many came
         self._restarts = 0
+        self._reset_at = 0           # ns of world time at which the newest reset ended
         self._changed_at = 0         # ns of world time at which the command last changed
         self._stopping = False
         self._next_tick = 0.0        # monotonic s
@@ -103,6 +107,8 @@ class WorldLoop:
     def command(self, stamp_ns: int, command: Command | None) -> None:
         """The answer to the state of `stamp_ns`; None: it says nothing usable, so the last one holds."""
         with self._condition:
+            if 0 < stamp_ns < self._reset_at:
+                return      # on its way while the world was reset: it leads to where the arms were before
             # A stamp from the future answers the present and nothing more: the world has to wait again.
             self._answered = max(self._answered, min(stamp_ns, self._world.stamp_ns))
             self._commands += 1
@@ -116,7 +122,7 @@ class WorldLoop:
         with self._condition:
             self._world.reset(seed)
             self._command = Command()
-            self._changed_at = self._world.stamp_ns
+            self._changed_at = self._reset_at = self._world.stamp_ns
             self._restarts += 1
             self._condition.notify_all()
 
@@ -135,8 +141,12 @@ class WorldLoop:
                     self._publish(self._world)
                     if self._lockstep and present:
                         present = self._wait_for_answer(stamp, restarts)
-                    if not self._lockstep or not present or self._idle():
-                        self._keep_pace(restarts)
+                    if not self._lockstep:
+                        self._keep_pace(restarts, self._tick_duration, MAX_LAG)
+                    elif not present or self._idle():
+                        self._keep_pace(restarts, self._tick_duration, 0.0)
+                    elif not self._streamed():
+                        self._keep_pace(restarts, self._tick_duration / FREE_PACE, 0.0)
                     else:
                         self._next_tick = time.monotonic()
                     if not present:
@@ -165,11 +175,12 @@ class WorldLoop:
                    's; the world goes on with the last one, at the pace of the wall clock. '
                    'Is the trajectory controller running?')
 
-    def _keep_pace(self, restarts: int) -> None:
+    def _keep_pace(self, restarts: int, tick_duration: float, max_lag: float) -> None:
         now = time.monotonic()
-        self._next_tick += self._tick_duration
-        if now > self._next_tick + MAX_LAG:
+        self._next_tick += tick_duration
+        if now > self._next_tick + max_lag:
             self._next_tick = now
+            return
         # Commands may come in while this waits: the condition is released.
         self._condition.wait_for(lambda: self._stopping or self._restarts != restarts,
                                  max(0.0, self._next_tick - now))

@@ -5,8 +5,9 @@ import math
 import numpy as np
 import pytest
 
+from enpire_bringup.control_ticks import is_policy_tick
 from enpire_bringup.kinematics import ArmKinematics, tool_down
-from enpire_bringup.world import World, WorldError, is_policy_tick
+from enpire_bringup.world import World, WorldError
 
 
 @pytest.fixture

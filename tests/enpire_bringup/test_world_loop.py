@@ -46,8 +46,9 @@ class Run:
 
     def __init__(self, world, answer=None):
         self.world, self.warnings, self.failures, self.published = world, [], [], []
+        self.streamed = True
         self._wake, self._todo, self._ended = threading.Condition(), [], False
-        self.loop = WorldLoop(world, self._publish, self.warnings.append, self.failures.append)
+        self.loop = WorldLoop(world, self._publish, self.warnings.append, self.failures.append, lambda: self.streamed)
         self._answer = answer
         if answer:
             self.loop.command(0, Command({'joint': 0.0}))
@@ -166,6 +167,25 @@ def test_a_real_time_factor_paces_the_world_by_the_wall_clock():
         start = time.monotonic()
         run.until(lambda: run.world.tick >= 100)
         assert 0.45 < time.monotonic() - start < 2.0
+
+
+def test_while_nobody_streams_the_world_runs_no_faster_than_those_who_watch_it_can_follow():
+    with Run(CountingWorld(), answer_with_changing_targets) as run:
+        run.streamed = False
+        start, first = time.monotonic(), run.world.tick
+        run.until(lambda: run.world.tick >= first + 200)
+        assert time.monotonic() - start > 0.9 * 2.0 / world_loop.FREE_PACE
+
+
+def test_a_command_from_before_a_reset_does_not_lead_the_arms_back():
+    with Run(CountingWorld(step_timeout=5.0), answer_once) as run:
+        run.until(lambda: len(run.published) == 2)
+        run.loop.reset_world(7)
+        run.until(lambda: 1_000_000_000 in run.published)
+        run.loop.command(10_000_000, Command({'joint': 0.5}))
+        run.loop.command(1_000_000_000, None)
+        run.until(lambda: run.world.tick > 100)
+        assert {'joint': 0.5} not in run.world.steps
 
 
 def test_an_unusable_command_counts_as_an_answer_and_the_last_one_holds():

@@ -1,0 +1,188 @@
+"""An executor with a short way for messages and timers: a third of what rclpy's own costs for each of them."""
+
+from __future__ import annotations
+
+import inspect
+from contextlib import ExitStack
+
+from rclpy.exceptions import InvalidHandle, TimerCancelledError
+from rclpy.executors import ExternalShutdownException, ShutdownException, SingleThreadedExecutor, TimeoutException
+from rclpy.impl.implementation_singleton import rclpy_implementation as _rclpy
+
+MOST_MESSAGES = 20     # of one subscription before the others get their turn
+
+
+class MessageExecutor(SingleThreadedExecutor):
+    """A SingleThreadedExecutor whose `spin` takes messages and timers without rclpy's tasks.
+
+    rclpy builds a wait set for every callback, runs the callback as a coroutine and wakes itself twice around it. Here
+    the wait set stays until the node's entities change. Services, clients, actions, guard conditions, tasks and
+    callbacks that are coroutines go rclpy's way. (rclpy's own EventsExecutor delivers nothing in the wheels of PyPI.)
+    """
+
+    def __init__(self, **kwargs):
+        self._stale = True
+        super().__init__(**kwargs)
+
+    def wake(self) -> None:
+        self._stale = True       # an entity came or went
+        super().wake()
+
+    def add_node(self, node) -> bool:
+        self._stale = True
+        return super().add_node(node)
+
+    def remove_node(self, node) -> None:
+        self._stale = True
+        super().remove_node(node)
+
+    def spin(self) -> None:
+        """Serve callbacks until shutdown; what a callback raises comes out of here."""
+        while self._context.ok() and not self._is_shutdown:
+            self._stale = False
+            with ExitStack() as held:
+                waiting = _WaitingEntities(self, held)
+                while not self._stale and not self._is_shutdown:
+                    if waiting.serve():
+                        self._serve_others()
+
+    def _serve_others(self) -> None:
+        """All that is ready now, rclpy's way."""
+        try:
+            while True:
+                handler, _, _ = self.wait_for_ready_callbacks(0)
+                handler()
+                handler.result()
+        except (TimeoutException, ShutdownException):
+            pass
+
+
+class _WaitingEntities:
+    """One wait set for everything that an executor's nodes wait for. `held` keeps the handles from being destroyed."""
+
+    def __init__(self, executor: MessageExecutor, held: ExitStack):
+        self._executor = executor
+        self._context = executor.context
+        nodes = executor.get_nodes()
+        enter = held.enter_context
+        self._subscriptions, self._others, self._timers, self._guards, waitables = [], [], [], [], []
+        for node in nodes:
+            self._subscriptions += _held(node.subscriptions, enter)
+            self._timers += _held(node.timers, enter)
+            self._guards += _held(node.guards, enter)
+            self._others += [('add_client', client) for client in _held(node.clients, enter)]
+            self._others += [('add_service', service) for service in _held(node.services, enter)]
+            waitables += node.waitables
+        self._own_guards = [guard for guard in (executor._guard, executor._sigint_gc) if guard is not None]
+        for guard in self._own_guards:
+            enter(guard.handle)
+        self._waitables = []
+        counts = [0] * 6
+        for waitable in waitables:
+            try:
+                enter(waitable)
+            except InvalidHandle:
+                continue
+            self._waitables.append(waitable)
+            number = waitable.get_num_entities()
+            counts = [a + b for a, b in zip(counts, (
+                number.num_subscriptions, number.num_guard_conditions, number.num_timers, number.num_clients,
+                number.num_services, number.num_events))]
+        enter(self._context.handle)
+        clients = sum(add == 'add_client' for add, _ in self._others)
+        own = (len(self._subscriptions), len(self._guards) + len(self._own_guards), len(self._timers), clients,
+               len(self._others) - clients, 0)
+        self._set = _rclpy.WaitSet(*(a + b for a, b in zip(counts, own)), self._context.handle)
+        self._others = [(getattr(self._set, add), entity) for add, entity in self._others]
+        self._by_pointer = {entity.handle.pointer: entity for entity in self._subscriptions}
+        self._direct = {entity for entity in self._subscriptions if not inspect.iscoroutinefunction(entity.callback)}
+        self._plain_timers = {timer.handle.pointer: timer for timer in self._timers if _is_plain(timer.callback)}
+
+    def serve(self) -> bool:
+        """Wait until something is ready, and serve messages and timers; whether anything else is ready, too."""
+        wait_set = self._set
+        wait_set.clear_entities()
+        for entity in self._subscriptions:
+            if entity.callback_group.can_execute(entity):
+                wait_set.add_subscription(entity.handle)
+        for entity in self._timers:
+            if entity.callback_group.can_execute(entity):
+                wait_set.add_timer(entity.handle)
+        for add, entity in self._others:
+            if entity.callback_group.can_execute(entity):
+                add(entity.handle)
+        for entity in self._guards:
+            wait_set.add_guard_condition(entity.handle)
+        for entity in self._own_guards:
+            wait_set.add_guard_condition(entity.handle)
+        for entity in self._waitables:
+            if entity.callback_group.can_execute(entity):
+                entity.add_to_wait_set(wait_set)
+        wait_set.wait(-1)
+        if not self._context.ok():
+            raise ExternalShutdownException()
+        others = self._others_are_ready()
+        for pointer in wait_set.get_ready_entities('timer'):
+            timer = self._plain_timers.get(pointer)
+            if timer is None:
+                others = True
+            else:
+                _call(timer)
+        for pointer in wait_set.get_ready_entities('subscription'):
+            subscription = self._by_pointer.get(pointer)      # else it belongs to an action client
+            if subscription in self._direct:
+                self._take(subscription)
+            else:
+                others = True
+        return others
+
+    def _others_are_ready(self) -> bool:
+        wait_set = self._set
+        ready = wait_set.get_ready_entities('guard_condition')
+        if ready:
+            for guard in self._guards:
+                # The wait has reset it: rclpy's part has to learn that it was triggered.
+                guard._executor_triggered |= guard.handle.pointer in ready
+            return True
+        return bool(wait_set.get_ready_entities('service') or wait_set.get_ready_entities('client')
+                    or any(waitable.is_ready(wait_set) for waitable in self._waitables))
+
+    def _take(self, subscription) -> None:
+        executor = self._executor
+        take, kind, raw = subscription.handle.take_message, subscription.msg_type, subscription.raw
+        message_only = subscription._callback_type is subscription.CallbackType.MessageOnly
+        callback = subscription.callback
+        for _ in range(MOST_MESSAGES):
+            # What a callback before this one did may have ended the subscription.
+            if executor._stale or executor._is_shutdown:
+                return
+            taken = take(kind, raw)
+            if taken is None:
+                return
+            callback(taken[0]) if message_only else callback(*taken)
+
+
+def _held(entities, enter) -> list:
+    """The entities that are not destroyed yet; they stay until the executor lets go of them."""
+    alive = []
+    for entity in entities:
+        try:
+            enter(entity.handle)
+        except InvalidHandle:
+            continue
+        alive.append(entity)
+    return alive
+
+
+def _is_plain(callback) -> bool:
+    return not inspect.iscoroutinefunction(callback) and not inspect.signature(callback).parameters
+
+
+def _call(timer) -> None:
+    try:
+        if not timer.handle.is_timer_ready():
+            return
+        timer.handle.call_timer_with_info()
+    except TimerCancelledError:
+        return
+    timer.callback()
