@@ -2,6 +2,7 @@
 
 import xml.etree.ElementTree as ElementTree
 
+import coal
 import mujoco
 import numpy as np
 import pinocchio
@@ -9,7 +10,7 @@ import pytest
 import xacro
 
 from enpire_bringup.configuration import ConfigurationError
-from enpire_bringup.robot_description import LinkTransforms, robot_description
+from enpire_bringup.robot_description import LinkTransforms, collision_geometry, robot_description
 from enpire_bringup.world import World
 
 # Joint anchors at q = 0 in the base frame, axes and limits of the arm, from its published description.
@@ -92,6 +93,39 @@ def test_urdf_has_the_joints_limits_and_torques_of_the_mjcf(station, world, urdf
         assert float(limit.get('effort')) == pytest.approx(effort[1])
     for arm in station.arms.values():
         assert (arm.gripper.closed, arm.gripper.open) == tuple(world.model.joint(arm.gripper.joint).range)
+
+
+def test_collision_shapes_of_urdf_and_mjcf_are_the_same(station, world, urdf):
+    model = pinocchio.buildModelFromXML(urdf)
+    kinds = {coal.Capsule: mujoco.mjtGeom.mjGEOM_CAPSULE, coal.Cylinder: mujoco.mjtGeom.mjGEOM_CYLINDER,
+             coal.Box: mujoco.mjtGeom.mjGEOM_BOX}
+
+    def shape(kind, size, place):
+        return int(kind), tuple(np.round(size, 5)), tuple(np.round(place, 5))
+
+    described, simulated = [], []
+    for part in collision_geometry(model, urdf).geometryObjects:
+        solid, link = part.geometry, model.frames[part.parentFrame]
+        size = solid.halfSide if isinstance(solid, coal.Box) else (solid.radius, solid.halfLength, 0)
+        place = link.placement.actInv(part.placement).translation
+        described.append((link.name, *shape(kinds[type(solid)], size, place)))
+    for i in range(world.model.ngeom):
+        geom = world.model.geom(i)
+        body = world.model.body(geom.bodyid[0]).name
+        if geom.contype[0] == 2:
+            simulated.append((body, *shape(geom.type[0], geom.size, geom.pos)))
+    assert sorted(described) == sorted(simulated) and len(described) == 2 * 16
+
+
+def test_urdf_readers_who_know_no_capsules_see_the_same_solid(urdf):
+    """Each capsule's cylinder has a sphere at both ends."""
+    for link in ElementTree.fromstring(urdf).findall('link'):
+        for capsule in link.findall('collision_checking/capsule'):
+            parts = {part.get('name'): part for part in link.findall('collision')}
+            name = capsule.get('name')
+            cylinder = parts[name].find('geometry/cylinder')
+            for end in ('begin', 'end'):
+                assert parts[f'{name}_{end}'].find('geometry/sphere').get('radius') == cylinder.get('radius')
 
 
 def test_gravity_that_the_urdf_predicts_is_what_the_simulated_motors_carry(station, task, urdf):

@@ -15,7 +15,7 @@ from enpire_bringup.task import load_task
 LAUNCH = Path(__file__).resolve().parents[2] / 'launch'
 
 
-@pytest.mark.parametrize('name', ['station.launch.py', 'fleet.launch.py'])
+@pytest.mark.parametrize('name', ['station.launch.py', 'fleet.launch.py', 'moveit.launch.py'])
 def test_launch_file_is_valid_python(name):
     compile((LAUNCH / name).read_text(), name, 'exec')
 
@@ -81,3 +81,11 @@ def test_bad_launch_arguments_are_named(actions_of, name, arguments, said):
             pytest.skip('rviz2 is installed here')
     with pytest.raises(ConfigurationError, match=said):
         actions_of(name, **arguments)
+
+
+def test_moveit_launch_starts_a_controller_manager_only_where_hardware_is_asked_for(actions_of):
+    actions, _ = actions_of('moveit.launch.py', namespace='lab')
+    assert [action.node_executable for action in actions] == ['move_group']
+    actions, _ = actions_of('moveit.launch.py', namespace='lab', hardware='mock')
+    assert {'move_group', 'robot_state_publisher', 'ros2_control_node', 'spawner'} == {
+        action.node_executable for action in actions}
