@@ -133,7 +133,7 @@ class ArmScene:
         self._q[bodies.order] = positions[0]
         start = station.joints.index(station.arms[arm].joints[0])
         self._own = bodies.order[start:start + len(station.arms[arm].joints)]
-        self.reach = bodies.reach(station.arms[arm].joints)
+        self.reach = bodies.reach[arm]
 
     def in_collision(self, q: Sequence[float]) -> bool:
         """Whether the arm is nearer to anything than the clearance."""
@@ -254,6 +254,7 @@ class _Bodies:
             self._add_fixed(f'box {box.name}', coal.Box(*box.size),
                             pin.SE3(pin.rpy.rpyToMatrix(*box.rpy), np.array(box.xyz)))
         self.bounds = _bounding_capsules(self.geometry)
+        self.reach = {arm.name: self._joint_reach(arm.joints) for arm in arms}
         self.pairs = self._choose_pairs(self._named_positions(arms))
 
     def with_fixed_others(self, arm: str, positions: np.ndarray
@@ -279,7 +280,7 @@ class _Bodies:
                 geometry.addGeometryObject(fixed)
         return geometry, names, pairs
 
-    def reach(self, joints: Sequence[str]) -> np.ndarray:
+    def _joint_reach(self, joints: Sequence[str]) -> np.ndarray:
         """(n,) m: how far from each joint's axis any point can be that the joint moves, at most."""
         return np.array([max((self._length_from(self._joint_ids[joint], index) for index in range(len(self.names))
                               if self._joint_ids[joint] in self.model.supports[self._parents[index]]), default=0.0)

@@ -8,7 +8,7 @@ file, rad.
 from __future__ import annotations
 
 import math
-from typing import Sequence
+from typing import Iterator, Sequence
 
 import numpy as np
 import pinocchio as pin
@@ -21,7 +21,11 @@ POSITION_TOLERANCE = 2e-4      # m
 ROTATION_TOLERANCE = 2e-3      # rad
 MAX_ITERATIONS = 80
 MAX_STEP = 0.4                 # rad, any joint, an iteration
-DAMPING = 1e-3                 # of the solver for whole poses; grows with the error
+DIFFERENT = 0.05               # rad, any joint, between two solutions of one pose
+TURN_LENGTH = 0.1              # m that a turn of 1 rad counts as, where turns and moves are compared
+LEAST_DAMPING = 1e-6           # of the solver for whole poses
+DAMPING = 0.05                 # the same, a unit of squared error (m and rad)
+STALLED = 12
 SERVO_ITERATIONS = 3
 SERVO_POSITION_DAMPING = 1e-3  # m/rad: keeps the servo calm beside a singularity
 SERVO_ROTATION_DAMPING = 0.1   # rad/rad
@@ -97,6 +101,16 @@ class ArmKinematics:
         """Position (3,) of the TCP in "world"."""
         return self._placement(np.asarray(q, float)).translation.copy()
 
+    def frame_pose(self, q: Sequence[float], frame: str) -> np.ndarray:
+        """Pose (4, 4) in "world" of a frame of this arm at the joint positions q (n,), e.g. a camera's parent link.
+
+        Raises ValueError for a frame that the robot description does not have.
+        """
+        if not self._model.existFrame(frame):
+            raise ValueError(f"no frame '{frame}' in the robot description")
+        self._placement(np.asarray(q, float))
+        return np.asarray(pin.updateFramePlacement(self._model, self._data, self._model.getFrameId(frame)).homogeneous)
+
     def _placement(self, q: np.ndarray) -> pin.SE3:
         full = np.empty(self.n)
         full[self._order] = q
@@ -109,16 +123,17 @@ class ArmKinematics:
         jacobian = pin.computeFrameJacobian(self._model, self._data, full, self._frame, reference)
         return jacobian[:, self._order]
 
-    def ik(self, pose: np.ndarray, seed: Sequence[float], *, margin: float = 0.0) -> np.ndarray:
+    def ik(self, pose: np.ndarray, seed: Sequence[float], *, margin: float = 0.0, restarts: int = 5) -> np.ndarray:
         """Joint positions (n,) that put the TCP at `pose` (4, 4), at least `margin` rad inside the joint limits.
 
-        Tries `seed` first, so that the nearest solution is found where there are several.
+        Tries `seed` first, so that the nearest solution is found where there are several. restarts: from how many
+        random positions it is tried when all else failed; most of the time that an unreachable pose takes.
         Raises UnreachableError.
         """
         target = pin.SE3(np.asarray(pose, float))
         lower, upper = self.lower + margin, self.upper - margin
         best, best_residual = None, math.inf
-        for start in self._seeds(pose, np.asarray(seed, float)):
+        for start in self._seeds(pose, np.asarray(seed, float), restarts):
             q, residual = self._solve(target, np.clip(start, lower, upper), lower, upper)
             if residual is None:
                 return q
@@ -131,7 +146,31 @@ class ArmKinematics:
             f' {tool[2]:.2f}) is out of reach: the nearest found is {best[0] * 1000:.1f} mm and '
             f'{math.degrees(best[1]):.1f} deg off')
 
-    def _seeds(self, pose: np.ndarray, seed: np.ndarray):
+    def solutions(self, pose: np.ndarray, seed: Sequence[float], *, margin: float = 0.0, restarts: int = 30
+                  ) -> Iterator[np.ndarray]:
+        """All different joint positions (n,) for a TCP pose (4, 4) that can be found, as `ik` finds the first.
+
+        Ends without any when the pose is out of reach.
+        """
+        target = pin.SE3(np.asarray(pose, float))
+        lower, upper = self.lower + margin, self.upper - margin
+        found: list[np.ndarray] = []
+        for start in self._seeds(pose, np.asarray(seed, float), restarts):
+            q, residual = self._solve(target, np.clip(start, lower, upper), lower, upper)
+            if residual is None and all(np.abs(q - other).max() > DIFFERENT for other in found):
+                found.append(q)
+                yield q
+
+    def least_motion(self, q: Sequence[float]) -> float:
+        """How far the tool moves at least for a unit of joint motion, in the direction in which it moves least.
+
+        m/rad, a turn of 1 rad counting as TURN_LENGTH m; 0 at a singularity.
+        """
+        jacobian = self._jacobian(np.asarray(q, float), pin.LOCAL_WORLD_ALIGNED)
+        jacobian[3:] *= TURN_LENGTH
+        return float(np.linalg.svd(jacobian, compute_uv=False)[-1])
+
+    def _seeds(self, pose: np.ndarray, seed: np.ndarray, restarts: int):
         yield seed
         home = np.asarray(self.arm.named['home'], float)
         toward = home.copy()
@@ -140,12 +179,16 @@ class ArmKinematics:
         yield toward
         yield home
         rng = np.random.default_rng(0)
-        for _ in range(5):
+        for _ in range(restarts):
             yield rng.uniform(self.lower, self.upper)
 
     def _solve(self, target: pin.SE3, q: np.ndarray, lower: np.ndarray, upper: np.ndarray):
-        """Damped Gauss-Newton with an active set at the joint limits: (q, None) or (q, residual (m, rad))."""
-        for _ in range(MAX_ITERATIONS):
+        """Damped Gauss-Newton with an active set at the joint limits: (q, None) or (q, residual (m, rad)).
+
+        Gives up after STALLED steps that did not halve the squared error.
+        """
+        best, best_at = math.inf, 0
+        for iteration in range(MAX_ITERATIONS):
             placement = self._placement(q)
             difference = placement.actInv(target)
             error = pin.log6(difference).vector
@@ -153,8 +196,14 @@ class ArmKinematics:
             angle = float(np.linalg.norm(pin.log3(difference.rotation)))
             if distance < POSITION_TOLERANCE and angle < ROTATION_TOLERANCE:
                 return q, None
+            squared = float(error @ error)
+            if squared < 0.5 * best:
+                best, best_at = squared, iteration
+            elif iteration - best_at > STALLED:
+                break
             jacobian = pin.Jlog6(difference.inverse()) @ self._jacobian(q, pin.LOCAL)
-            step = _limited_step(jacobian, error, q, lower, upper, DAMPING + 0.01 * min(1.0, error @ error))
+            # Without error no damping: near a singularity that is what ends at the pose and not beside it.
+            step = _limited_step(jacobian, error, q, lower, upper, LEAST_DAMPING + DAMPING * min(1.0, squared))
             largest = np.abs(step).max()
             if largest < 1e-7:
                 break

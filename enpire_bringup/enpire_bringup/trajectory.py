@@ -12,9 +12,12 @@ from typing import Sequence
 
 import numpy as np
 import ruckig
+import toppra
 
 SAMPLE_PERIOD = 0.02          # s between the points of a planned trajectory
 JERK_TIME = 0.08              # s in which a planned move builds up its full acceleration
+KNOT_SPACING = 0.04           # rad between the knots of the spline that TOPP-RA follows
+MIN_GRID = 40                 # points at which TOPP-RA looks at the limits
 ACCELERATION_SHARE = 0.5      # of the limit for each of the two causes of acceleration along a path: curve, speed
 
 
@@ -92,7 +95,7 @@ def standing_still(positions: Sequence[float]) -> JointTrajectory:
 
 def point_to_point(start: Sequence[float], goal: Sequence[float], max_velocity: Sequence[float],
                    max_acceleration: Sequence[float]) -> JointTrajectory:
-    """The fastest jerk-limited move from rest to rest, all joints arriving together.
+    """The fastest jerk-limited move from rest to rest along the straight line in joint space.
 
     start, goal (n,) rad; max_velocity (n,) rad/s; max_acceleration (n,) rad/s^2. Raises ValueError when the inputs
     are not finite.
@@ -115,6 +118,7 @@ def _time_optimal(start, goal, max_velocity, max_acceleration) -> ruckig.Traject
     problem.max_velocity = list(max_velocity)
     problem.max_acceleration = list(max_acceleration)
     problem.max_jerk = [a / JERK_TIME for a in max_acceleration]
+    problem.synchronization = ruckig.Synchronization.Phase
     solution = ruckig.Trajectory(n)
     outcome = ruckig.Ruckig(n).calculate(problem, solution)
     if outcome not in (ruckig.Result.Working, ruckig.Result.Finished):
@@ -148,6 +152,64 @@ def along_path(waypoints: np.ndarray, max_velocity: Sequence[float],
     velocities = np.column_stack([np.interp(s, path, column) for column in slope.T]) * s_dot[:, None]
     velocities[0] = velocities[-1] = 0.0
     return JointTrajectory(times, positions, velocities)
+
+
+def along_bends(waypoints: np.ndarray, max_velocity: Sequence[float], max_acceleration: Sequence[float],
+                corner: float) -> JointTrajectory:
+    """From rest to rest along a joint path with corners, as fast as the limits allow (TOPP-RA).
+
+    waypoints (m, n) rad; corner: rad along the path, before and after a corner, in which it is rounded. So the motion
+    leaves the path there, and whoever asked for it has to check it again. Raises ValueError when there is no such
+    motion.
+    """
+    path = _rounded(_resampled(np.asarray(waypoints, float), KNOT_SPACING), max(1, round(corner / KNOT_SPACING)))
+    knots = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(path, axis=0), axis=1))])
+    kept = np.concatenate([[True], np.diff(knots) > 1e-9])
+    path, knots = path[kept], knots[kept]
+    if len(path) < 3 or knots[-1] < 1e-6:
+        return standing_still(path[-1])
+    velocity, acceleration = (np.outer(limit, (-1.0, 1.0)) for limit in (max_velocity, max_acceleration))
+    limits = [toppra.constraint.JointVelocityConstraint(velocity),
+              toppra.constraint.JointAccelerationConstraint(
+                  acceleration, discretization_scheme=toppra.constraint.DiscretizationType.Interpolation)]
+    grid = np.linspace(0.0, knots[-1], max(MIN_GRID, 2 * len(knots)))
+    solver = toppra.algorithm.TOPPRA(limits, toppra.SplineInterpolator(knots, path), gridpoints=grid,
+                                     solver_wrapper='seidel', parametrizer='ParametrizeConstAccel')
+    solution = solver.compute_trajectory(0.0, 0.0)
+    if solution is None:
+        raise ValueError('TOPP-RA found no timing for the path within the limits on velocity and acceleration')
+    times = _sample_times(solution.duration)
+    positions, velocities = solution(times), solution(times, 1)
+    velocities[0] = velocities[-1] = 0.0
+    return JointTrajectory(times, positions, velocities)
+
+
+def one_after_another(parts: Sequence[JointTrajectory]) -> JointTrajectory:
+    """Trajectories from rest to rest, each beginning where the one before ends, as one."""
+    starts = np.concatenate([[0.0], np.cumsum([part.duration for part in parts])])
+    kept = [slice(1 if number else 0, None) for number in range(len(parts))]
+    return JointTrajectory(np.concatenate([part.times[keep] + start
+                                           for part, keep, start in zip(parts, kept, starts)]),
+                           np.concatenate([part.positions[keep] for part, keep in zip(parts, kept)]),
+                           np.concatenate([part.velocities[keep] for part, keep in zip(parts, kept)]))
+
+
+def _resampled(waypoints: np.ndarray, spacing: float) -> np.ndarray:
+    """Points about `spacing` rad apart along the straight lines between waypoints (m, n)."""
+    lengths = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(waypoints, axis=0), axis=1))])
+    at = np.linspace(0.0, lengths[-1], max(3, math.ceil(lengths[-1] / spacing) + 1))
+    return np.column_stack([np.interp(at, lengths, column) for column in waypoints.T])
+
+
+def _rounded(path: np.ndarray, half_width: int) -> np.ndarray:
+    """Mean over 2 `half_width` + 1 points of an evenly spaced path (m, n), its ends kept in place and direction."""
+    half_width = min(half_width, (len(path) - 1) // 2)
+    # Continued beyond both ends by their point reflections, so that the mean at an end is the end.
+    before = 2.0 * path[0] - path[half_width:0:-1]
+    after = 2.0 * path[-1] - path[-2:-half_width - 2:-1]
+    sums = np.cumsum(np.vstack([np.zeros(path.shape[1]), before, path, after]), axis=0)
+    width = 2 * half_width + 1
+    return (sums[width:] - sums[:-width]) / width
 
 
 def _sample_times(duration: float) -> np.ndarray:
