@@ -11,6 +11,7 @@ import numpy as np
 from enpire_bringup.configuration import ConfigurationError, Section, read_yaml
 from enpire_bringup.obstacles import Obstacle, read_obstacles
 from enpire_bringup.paths import share_directory
+from enpire_bringup.randomization import RandomizationRanges, read_randomization
 from enpire_bringup.safety_limits import read_changes
 
 ACTION_TYPES = ('tip_xy',)
@@ -131,6 +132,7 @@ class Task:
     limits: dict[str, float]     # what the task tightens, by the names of safety_limits.LIMITS
     campaign: CampaignTerms
     obstacles: tuple[Obstacle, ...] = ()
+    randomization: RandomizationRanges = RandomizationRanges()
 
     @property
     def file(self) -> Path:
@@ -187,6 +189,7 @@ def load_task(name_or_path: str | Path) -> Task:
         limits=read_changes(top.section('limits', default={})),
         campaign=_campaign(top.section('campaign')),
         obstacles=read_obstacles(top),
+        randomization=read_randomization(top.section('randomization', default={})),
     )
     top.finish()
     if not task.recipe.is_dir():

@@ -15,6 +15,8 @@ import numpy as np
 
 from enpire_bringup.configuration import ConfigurationError
 from enpire_bringup.control_ticks import is_policy_tick
+from enpire_bringup.model_variation import ModelVariation
+from enpire_bringup.randomization import WorldVariation
 from enpire_bringup.station import Station
 from enpire_bringup.task import Task
 from enpire_bringup.world_model import PHYSICS_STEP, build_model
@@ -46,6 +48,7 @@ class World:
             raise ConfigurationError(
                 f'{station.file}: rates.control is {station.control_rate} Hz; expected a rate whose period is '
                 f'a multiple of the physics step of {PHYSICS_STEP} s')
+        self._variation = ModelVariation(self.model, station, task)
         self._data = mujoco.MjData(self.model)
         model = self.model
         self._qpos = np.array([model.joint(name).qposadr[0] for name in station.joints])
@@ -96,10 +99,11 @@ class World:
     # -- acting
 
     def reset(self, seed: int) -> None:
-        """Arms at "home", grippers closed, the task's object at its start pose for `seed`.
+        """Arms at "home", grippers closed, the task's object at its start pose for `seed`, and the seed's variation.
 
         Bit for bit the same, whatever happened before.
         """
+        self.randomize(seed)
         x, y, yaw = self.task.start_pose(seed)
         data = self._data
         mujoco.mj_resetData(self.model, data)
@@ -113,6 +117,12 @@ class World:
             self._advance()
         second = round(self.station.control_rate)
         self._tick = (self._tick // second + 2) * second
+
+    def randomize(self, seed: int) -> None:
+        """Masses, friction, light and cameras of `seed` (task.yaml's `randomization`); everything stays where it is."""
+        standing = [camera.parent == 'world' for camera in self.station.cameras.values()]
+        self._variation.apply(WorldVariation.draw(
+            self.task.randomization, len(self.task.objects), standing, seed).vector())
 
     def step(self, targets: Mapping[str, float], efforts: Mapping[str, float] | None = None,
              velocities: Mapping[str, float] | None = None) -> None:
@@ -177,20 +187,22 @@ class World:
                 data.qfrc_actuator[self._dof].copy())
 
     def state(self) -> np.ndarray:
-        """Everything the physics goes on from, (n,) float64.
+        """Everything that the physics goes on from and that an image shows, (n,) float64.
 
         For `set_state` of another World, or for a Renderer, of the same station and task.
         """
-        state = np.empty(mujoco.mj_stateSize(self.model, _STATE))
-        mujoco.mj_getState(self.model, self._data, state, _STATE)
+        size = mujoco.mj_stateSize(self.model, _STATE)
+        state = np.empty(size + self._variation.size)
+        mujoco.mj_getState(self.model, self._data, state[:size], _STATE)
+        state[size:] = self._variation.current
         return state
 
     def set_state(self, state: np.ndarray) -> None:
-        """Take over a `state()`. Force limits and the tick stay as they are.
+        """Take over a `state()`, its variation included. Force limits and the tick stay as they are.
 
         Raises WorldError for a state of another world.
         """
-        _set_state(self.model, self._data, state)
+        _set_state(self.model, self._data, self._variation, state)
 
     # -- the truth, for tests: nothing that decides about a trial may look at it
 
@@ -236,12 +248,13 @@ class World:
         self._data.qvel[dof:dof + 6] = 0.0
 
 
-def _set_state(model: mujoco.MjModel, data: mujoco.MjData, state) -> None:
+def _set_state(model: mujoco.MjModel, data: mujoco.MjData, variation: ModelVariation, state) -> None:
     state = np.asarray(state, np.float64)
     size = mujoco.mj_stateSize(model, _STATE)
-    if state.shape != (size,):
-        raise WorldError(f'world state of shape {state.shape}; this station and task need ({size},)')
-    mujoco.mj_setState(model, data, state, _STATE)
+    if state.shape != (size + variation.size,):
+        raise WorldError(f'world state of shape {state.shape}; this station and task need ({size + variation.size},)')
+    variation.apply(state[size:])
+    mujoco.mj_setState(model, data, state[:size], _STATE)
 
 
 class Renderer:
@@ -252,6 +265,7 @@ class Renderer:
 
     def __init__(self, station: Station, task: Task):
         self.model = build_model(station, task)
+        self._variation = ModelVariation(self.model, station, task)
         self._data = mujoco.MjData(self.model)
         self._sizes = {camera.name: (camera.height, camera.width) for camera in station.cameras.values()}
         quality = self.model.vis.global_
@@ -267,12 +281,21 @@ class Renderer:
 
     def render(self, camera: str, state: np.ndarray) -> np.ndarray:
         """Image (height, width, 3) uint8 RGB of a camera of the station, of a `World.state()`."""
+        return self.look(camera, state, color=True)[0]
+
+    def render_depth(self, camera: str, state: np.ndarray) -> np.ndarray:
+        """Distances (height, width) float32 m along the camera's view, pixel by pixel those of `render`."""
+        return self.look(camera, state, depth=True)[1]
+
+    def look(self, camera: str, state: np.ndarray, *, color: bool = False,
+             depth: bool = False) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """(image, distances) of one drawing, as `render` and `render_depth` give them; None for what is not wanted."""
         if camera not in self._sizes:
             raise WorldError(f"no camera '{camera}'; known: {', '.join(self._sizes)}")
         view = mujoco.MjvCamera()
         view.type = mujoco.mjtCamera.mjCAMERA_FIXED
         view.fixedcamid = self.model.camera(camera).id
-        return self._render(view, state, *self._sizes[camera])
+        return self._render(view, state, *self._sizes[camera], color, depth)
 
     def render_from(self, look_at, distance: float, azimuth: float, elevation: float, state: np.ndarray,
                     height: int, width: int) -> np.ndarray:
@@ -280,10 +303,10 @@ class Renderer:
         view = mujoco.MjvCamera()
         view.lookat[:] = look_at
         view.distance, view.azimuth, view.elevation = distance, azimuth, elevation
-        return self._render(view, state, height, width)
+        return self._render(view, state, height, width, True, False)[0]
 
-    def _render(self, view, state, height, width) -> np.ndarray:
-        _set_state(self.model, self._data, state)
+    def _render(self, view, state, height, width, color: bool, depth: bool):
+        _set_state(self.model, self._data, self._variation, state)
         mujoco.mj_kinematics(self.model, self._data)
         mujoco.mj_comPos(self.model, self._data)
         mujoco.mj_camlight(self.model, self._data)
@@ -292,9 +315,17 @@ class Renderer:
         area = mujoco.MjrRect(0, 0, width, height)
         self._context.make_current()
         mujoco.mjr_render(area, self._scene, self._drawing)
-        image = np.empty((height, width, 3), np.uint8)
-        mujoco.mjr_readPixels(image, None, area, self._drawing)
-        return image[::-1].copy()   # OpenGL counts rows from below
+        image = np.empty((height, width, 3), np.uint8) if color else None
+        nearness = np.empty((height, width), np.float32) if depth else None
+        mujoco.mjr_readPixels(image, nearness, area, self._drawing)
+        # OpenGL counts rows from below.
+        return (image[::-1].copy() if color else None), (self._distances(nearness)[::-1].copy() if depth else None)
+
+    def _distances(self, nearness: np.ndarray) -> np.ndarray:
+        """m of what the depth buffer holds: 0 at the near plane, 1 at the far one."""
+        planes = self.model.vis.map
+        near, far = planes.znear * self.model.stat.extent, planes.zfar * self.model.stat.extent
+        return near / (1.0 - nearness * np.float32(1.0 - near / far))
 
     def close(self) -> None:
         if self._context is not None:
