@@ -38,5 +38,6 @@ setup(
         'arm_control = enpire_bringup.arm_control_node:main',
         'camera_perception = enpire_bringup.camera_perception_node:main',
         'robot_state_publisher = enpire_bringup.robot_state_publisher_node:main',
+        'station_markers = enpire_bringup.station_markers_node:main',
     ]},
 )

@@ -14,8 +14,9 @@ from launch_ros.actions import Node
 from enpire_bringup.composition import STANDARD_REMAPPINGS, full_namespace, is_installed, station_processes
 from enpire_bringup.configuration import ConfigurationError
 from enpire_bringup.node_group import NOT_MADE
-from enpire_bringup.paths import share_directory
+from enpire_bringup.paths import runs_directory
 from enpire_bringup.process_environment import image_environment, prepare_environment
+from enpire_bringup.rviz_configuration import write_rviz_configuration
 from enpire_bringup.station import load_station
 from enpire_bringup.task import load_task
 
@@ -38,11 +39,12 @@ def generate_launch_description():
 def _station(context):
     values = {name: LaunchConfiguration(name).perform(context) for name, _, _ in ARGUMENTS}
     prepare_environment()
-    processes = station_processes(load_station(values['station']), load_task(values['task']), values['namespace'],
+    station, task = load_station(values['station']), load_task(values['task'])
+    processes = station_processes(station, task, values['namespace'],
                                   real_time_factor=_number('real_time_factor', values['real_time_factor']))
     actions = [_process(spec) for spec in processes]
     if values['rviz'].lower() in ('true', '1', 'yes'):
-        actions.append(_rviz(full_namespace(values['namespace'])))
+        actions.append(_rviz(station, task, full_namespace(values['namespace'])))
     return actions
 
 
@@ -66,12 +68,14 @@ def _on_exit(event, context):
     return None
 
 
-def _rviz(namespace):
+def _rviz(station, task, namespace):
     if not is_installed('rviz2'):
         raise ConfigurationError('rviz:=true, but rviz2 is not installed; sudo apt-get install ros-$ROS_DISTRO-rviz2')
-    return Node(package='rviz2', executable='rviz2', name='rviz', namespace=namespace,
-                arguments=['-d', str(share_directory() / 'rviz' / 'station.rviz')],
-                parameters=[{'use_sim_time': True}], remappings=list(STANDARD_REMAPPINGS), output='both')
+    folder = runs_directory() / '.stations' / namespace.strip('/')
+    file = write_rviz_configuration(station, task, folder / 'station.rviz')
+    return Node(package='rviz2', executable='rviz2', name='rviz', namespace=namespace, arguments=['-d', str(file)],
+                parameters=[{'use_sim_time': station.backend == 'sim'}], remappings=list(STANDARD_REMAPPINGS),
+                output='both')
 
 
 def _number(name, text):

@@ -12,10 +12,11 @@ import sys
 import threading
 import time
 
+DEFAULT_VIEW_PORT = 8080
 DEFAULT_STATION = 'yam_bimanual_sim'
 DEFAULT_TASK = 'push_t'
 DOWN_WITHIN = 6.0          # s a runner gets to end its stations
-STATUS_LISTENS = 1.5       # s of wall time over which `status` counts messages
+STATUS_LISTENS = 2.0       # s of wall time over which `status` counts messages
 
 
 def add_verbs(verbs) -> None:
@@ -31,14 +32,32 @@ def add_verbs(verbs) -> None:
     down.add_argument('--all', action='store_true', help='every runner of this folder')
     down.set_defaults(run=run_down)
 
-    status = verbs.add_parser('status', help='processes, nodes, topics, safety and campaign of the running stations')
+    status = verbs.add_parser('status', help='processes, topics, safety and campaign of the running stations')
+    status.add_argument('--namespace', help='only this station')
     status.add_argument('--json', action='store_true', help='as JSON')
+    status.add_argument('--watch', action='store_true', help='again and again, until Ctrl-C')
     status.set_defaults(run=run_status)
 
     home = verbs.add_parser('home', help='move the arms to their home position')
     _add_namespace(home)
     home.add_argument('--arm', help='only this arm')
     home.set_defaults(run=run_home)
+
+    rviz = verbs.add_parser('rviz', help='show a running station in RViz')
+    _add_namespace(rviz)
+    rviz.add_argument('--write', default='', metavar='FILE', help='only write the configuration')
+    rviz.set_defaults(run=run_rviz)
+
+    view = verbs.add_parser('view', help='show a running station in the browser')
+    _add_namespace(view)
+    view.add_argument('--port', type=_port, default=DEFAULT_VIEW_PORT, metavar='N', help='default: %(default)s')
+    view.add_argument('--host', default='127.0.0.1', metavar='ADDRESS',
+                      help='default: %(default)s, which only this machine reaches')
+    view.set_defaults(run=run_view)
+
+    clear = verbs.add_parser('clear', help='let the arms move again after the guard stopped them')
+    _add_namespace(clear)
+    clear.set_defaults(run=run_clear)
 
     reset = verbs.add_parser('reset', help='bring the objects to the start state of a seed')
     _add_namespace(reset)
@@ -64,6 +83,12 @@ def add_station_options(parser: argparse.ArgumentParser) -> None:
 
 def _add_namespace(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--namespace', help='which station; default: the one that runs, else station_1')
+
+
+def _port(text: str) -> int:
+    if not text.isdigit() or not 1 <= int(text) <= 65535:
+        raise argparse.ArgumentTypeError(f"'{text}' is no port; expected a whole number from 1 to 65535")
+    return int(text)
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -179,19 +204,37 @@ def _by_runner(states: list[dict]) -> dict[int, str]:
 
 
 def run_status(options) -> int:
+    from contextlib import ExitStack
+
     from enpire_agent.local_stations import our_stations
-    from enpire_agent.station_report import observe_station, stations_in_graph, status_text
+    from enpire_agent.station_report import StationObserver, stations_in_graph
     from enpire_bringup.process_environment import environment_domain
 
-    states = our_stations() or stations_in_graph(environment_domain())
-    reports = [observe_station(state, STATUS_LISTENS) for state in states]
+    states = our_stations(options.namespace) or [
+        state for state in stations_in_graph(environment_domain())
+        if options.namespace in (None, state['namespace'].strip('/'))]
+    if not states:
+        print('[]' if options.json else
+              f"enpire: no station is running in ROS domain {environment_domain()}; './enpire up' starts one")
+        return 1
+    with ExitStack() as stack:
+        observers = [stack.enter_context(StationObserver(state)) for state in states]
+        while True:
+            reports = [observer.observe(STATUS_LISTENS / len(observers)) for observer in observers]
+            _show_reports(reports, options)
+            if not options.watch:
+                return 1 if any(report['problems'] for report in reports) else 0
+
+
+def _show_reports(reports: list[dict], options) -> None:
+    from enpire_agent.station_report import status_text
+
     if options.json:
-        print(json.dumps(reports, indent=2))
-    elif reports:
-        print('\n\n'.join(status_text(report) for report in reports))
-    else:
-        print(f"enpire: no station is running in ROS domain {environment_domain()}; './enpire up' starts one")
-    return 0 if reports else 1
+        print(json.dumps(reports, indent=None if options.watch else 2), flush=True)
+        return
+    if options.watch and sys.stdout.isatty():
+        print('\033[2J\033[H', end='')      # clear the terminal
+    print('\n\n'.join(status_text(report) for report in reports), flush=True)
 
 
 def run_home(options) -> int:
@@ -204,6 +247,47 @@ def run_home(options) -> int:
         except StationCallError as error:
             print(f'enpire: {error}')
             return 1
+    return 0
+
+
+def run_rviz(options) -> int:
+    import shutil
+    from pathlib import Path
+
+    from enpire_agent.remote_station import Station
+    from enpire_bringup.configuration import ConfigurationError
+    from enpire_bringup.paths import runs_directory
+    from enpire_bringup.rviz_configuration import rviz_arguments, write_rviz_configuration
+
+    with Station(options.namespace or '') as station:
+        name, domain, config, task = station.name, station.domain, station.config, station.task
+    file = Path(options.write) if options.write else runs_directory() / '.stations' / name / 'station.rviz'
+    write_rviz_configuration(config, task, file.resolve())
+    arguments = rviz_arguments(file.resolve(), f'/{name}')
+    if options.write:
+        print(f"enpire: ROS_DOMAIN_ID={domain} rviz2 {' '.join(arguments)}")
+        return 0
+    if shutil.which('rviz2') is None:
+        raise ConfigurationError('rviz2 is not installed here (the wheels do not have it): sudo apt-get install '
+                                 "ros-$ROS_DISTRO-rviz2, or './enpire view' for a page in the browser")
+    return subprocess.run(['rviz2', *arguments], env={**os.environ, 'ROS_DOMAIN_ID': str(domain)}).returncode
+
+
+def run_view(options) -> int:
+    from enpire_agent.remote_station import Station
+    from enpire_agent.station_page import show_station
+
+    with Station(options.namespace or '') as station:
+        show_station(station, options.host, options.port,
+                     lambda url: print(f'enpire: /{station.name} at {url} (Ctrl-C ends the page)', flush=True))
+    return 0
+
+
+def run_clear(options) -> int:
+    from enpire_agent.remote_station import Station
+
+    with Station(options.namespace or '') as station:
+        print(f'enpire: {station.clear_guard()}')
     return 0
 
 

@@ -47,13 +47,13 @@ class Station:
 
     Every verb returns its result or raises StationCallError, in one line that says what to do. A move, a grip or a
     skill that did not succeed raises, too, with its result in the error's `result`; how resets, trials and campaigns
-    ended is their result, good or bad.
+    ended is their result, good or bad. `client` is the same station in ROS messages.
     """
 
     def __init__(self, name: str = '', *, domain: int | None = None):
         with _clear_words():
             namespace, found = choose_station(name or None) if domain is None else (name or 'station_1', domain)
-            self._client = StationClient(namespace, found)
+            self.client = StationClient(namespace, found)
         self._files = None
 
     def __enter__(self) -> 'Station':
@@ -63,11 +63,15 @@ class Station:
         self.close()
 
     def close(self) -> None:
-        self._client.close()
+        self.client.close()
 
     @property
     def name(self) -> str:
-        return self._client.namespace.strip('/')
+        return self.client.namespace.strip('/')
+
+    @property
+    def domain(self) -> int:
+        return self.client.domain_id
 
     @property
     def config(self):
@@ -83,10 +87,10 @@ class Station:
 
     def status(self, timeout: float = LISTENS) -> Status:
         """The next of the station's own reports, which come once a second."""
-        message = self._client.status(timeout, newer=True)
+        message = self.client.status(timeout, newer=True)
         if message is None:
-            raise StationCallError(f"{self._client.namespace}: no station_status within {timeout:g} s in ROS domain "
-                                   f"{self._client.domain_id}; is the station up? 'enpire status' shows what runs")
+            raise StationCallError(f"{self.client.namespace}: no station_status within {timeout:g} s in ROS domain "
+                                   f"{self.client.domain_id}; is the station up? 'enpire status' shows what runs")
         return same_fields(Status, message)
 
     def guard(self, timeout: float = LISTENS) -> Guard:
@@ -147,13 +151,13 @@ class Station:
         else:
             goal.mode = MoveArm.Goal.NAMED
         with _clear_words():
-            result = read_move(self._client.move_arm(goal, timeout=timeout))
+            result = read_move(self.client.move_arm(goal, timeout=timeout))
         return _succeeded(result, f'move of {arm}')
 
     def grip(self, arm: str, width: float = 0.0, *, force: float = 0.0, timeout: float = 30.0) -> Grip:
         """Close or open a gripper to `width` (m between the fingers) with at most `force` (N; 0: the station's)."""
         with _clear_words():
-            result = read_grip(self._client.move_gripper(
+            result = read_grip(self.client.move_gripper(
                 MoveGripper.Goal(arm=arm, width=float(width), max_force=float(force)), timeout=timeout))
         return _succeeded(result, f'gripper of {arm}')
 
@@ -165,7 +169,7 @@ class Station:
         if pose is not None:
             goal.pose = stamped_pose(pose)
         with _clear_words():
-            message = self._client.use_skill(name, goal, timeout=timeout)
+            message = self.client.use_skill(name, goal, timeout=timeout)
         position, q = message.pose.pose.position, message.pose.pose.orientation
         try:
             matrix = pose_matrix((position.x, position.y, position.z), (q.x, q.y, q.z, q.w))
@@ -179,13 +183,13 @@ class Station:
               progress: Callable[[str], None] | None = None) -> ResetResult:
         """Bring the task's objects to the start state of `seed`; progress gets the name of each stage."""
         with _clear_words():
-            return read_reset(self._client.reset(seed, timeout=timeout, feedback=_stages(progress)))
+            return read_reset(self.client.reset(seed, timeout=timeout, feedback=_stages(progress)))
 
     def trial(self, recipe: str = '', seed: int = 0, *, campaign: str = '', timeout: float = 1200.0,
               progress: Callable[[str], None] | None = None) -> Trial:
         """Reset, run a recipe's policy (a folder; empty: the task's own), judge, record."""
         with _clear_words():
-            return read_trial(self._client.run_trial(recipe, seed, campaign=campaign, timeout=timeout,
+            return read_trial(self.client.run_trial(recipe, seed, campaign=campaign, timeout=timeout,
                                                      feedback=_stages(progress)))
 
     def campaign(self, name: str, *, minutes: float, recipe: str = '', researcher: str = '', trials: int = 0,
@@ -198,31 +202,31 @@ class Station:
                                    max_trials=trials, max_duration=60.0 * minutes, search_trials=search_trials,
                                    gate_trials=gate_trials, goal=float(goal))
         with _clear_words():
-            return same_fields(Campaign, self._client.run_campaign(request, timeout=120.0 * minutes + 3600.0))
+            return same_fields(Campaign, self.client.run_campaign(request, timeout=120.0 * minutes + 3600.0))
 
     # --- in charge ---
 
     def hold(self, reason: str = 'asked for') -> str:
         """Stop after the current trial and hold until `resume()`; the station's answer."""
-        return self._answer(lambda: self._client.hold(reason))
+        return self._answer(lambda: self.client.hold(reason))
 
     def resume(self) -> str:
-        return self._answer(self._client.resume)
+        return self._answer(self.client.resume)
 
     def clear_guard(self) -> str:
         """Let the arms move again after a violation that the guard latched; what was cleared."""
-        return self._answer(self._client.clear_guard)
+        return self._answer(self.client.clear_guard)
 
     def adopt(self, commit: str = '') -> str:
         """Take over a recipe announced by a peer (empty: the best one); the station's answer."""
-        return self._answer(lambda: self._client.adopt(commit))
+        return self._answer(lambda: self.client.adopt(commit))
 
     # --- inside ---
 
     def _configuration(self):
         if self._files is None:
             with _clear_words():
-                station, task = self._client.files()
+                station, task = self.client.files()
                 self._files = load_station(station), load_task(task)
         return self._files
 
@@ -238,7 +242,7 @@ class Station:
 
     def _listen(self, message_type, topic: str, qos, timeout: float, accept=None):
         with _clear_words():
-            return self._client.listen(message_type, topic, qos, timeout=timeout, accept=accept)
+            return self.client.listen(message_type, topic, qos, timeout=timeout, accept=accept)
 
     @staticmethod
     def _answer(call) -> str:

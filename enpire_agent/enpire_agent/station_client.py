@@ -105,10 +105,16 @@ class StationClient:
 
     def files(self) -> tuple[str, str]:
         """Paths of the station file and the task folder that the station runs."""
-        response = self._call(GetParameters, 'arm_control/get_parameters',
-                              GetParameters.Request(names=['station', 'task']))
-        station, task = (value.string_value for value in response.values)
-        return station, task
+        values = self.text_parameters('arm_control', ('station', 'task'))
+        return values['station'], values['task']
+
+    def text_parameters(self, node: str, names: Sequence[str], timeout: float = 10.0) -> dict[str, str]:
+        """Parameters of one of the station's nodes; those that it does not have, or that are no text, are empty."""
+        values = {}
+        for name in names:      # one by one: a single unknown name would leave the answer empty
+            response = self._call(GetParameters, f'{node}/get_parameters', GetParameters.Request(names=[name]), timeout)
+            values[name] = response.values[0].string_value if response.values else ''
+        return values
 
     def listen(self, message_type, topic: str, qos, *, timeout: float, accept: Callable[[Any], bool] | None = None):
         """The next message on a topic that `accept` takes; raises RemoteCallError after `timeout` s of wall time."""
@@ -121,7 +127,7 @@ class StationClient:
                 done.set()
 
         # In the executor's thread: it must not look at a subscription that is being made or taken away.
-        subscription = self._in_executor(lambda: self.node.create_subscription(message_type, topic, on_message, qos))
+        subscription = self.run_in_executor(lambda: self.node.create_subscription(message_type, topic, on_message, qos))
         try:
             if not done.wait(timeout):
                 publishers = self.node.count_publishers(topic)
@@ -131,9 +137,9 @@ class StationClient:
                        f"which nobody is a publisher in ROS domain {self.domain_id}; 'enpire status' shows what runs"))
             return got[0]
         finally:
-            self._in_executor(lambda: self.node.destroy_subscription(subscription))
+            self.run_in_executor(lambda: self.node.destroy_subscription(subscription))
 
-    def _in_executor(self, work: Callable[[], Any], timeout: float = 5.0):
+    def run_in_executor(self, work: Callable[[], Any], timeout: float = 5.0):
         done = threading.Event()
         future = self._executor.create_task(work)
         future.add_done_callback(lambda _: done.set())

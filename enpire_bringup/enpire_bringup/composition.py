@@ -75,6 +75,7 @@ _PERCEPTION = (
 _MOTION = (
     ('enpire_bringup', 'arm_control', 'enpire_bringup.arm_control_node:ArmControl'),
     ('enpire_reset', 'auto_reset', 'enpire_reset.auto_reset_node:AutoReset'),
+    ('enpire_bringup', 'station_markers', 'enpire_bringup.station_markers_node:StationMarkers'),
 )
 _OWN_STATE_PUBLISHER = (
     ('enpire_bringup', 'robot_state_publisher', 'enpire_bringup.robot_state_publisher_node:RobotStatePublisher'),

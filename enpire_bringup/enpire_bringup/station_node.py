@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import math
 
 from rcl_interfaces.msg import SetParametersResult
@@ -57,8 +58,8 @@ class StationNode(Node):
             self.destroy_node()
             raise
 
-    def declare_adjustable(self, name: str, default: int | float, low: float, high: float, unit: str = ''):
-        """Declare a number that may change while the node runs, within [low, high]; returns its value.
+    def declare_adjustable(self, name: str, default, low: float, high: float, unit: str = ''):
+        """Declare a number, or a list of them, that may change while the node runs, within [low, high]; its value.
 
         Who uses it reads it anew each time, or adds a callback of its own (`add_post_set_parameters_callback`).
         Raises ConfigurationError when the node was started with a value outside the range.
@@ -81,8 +82,10 @@ class StationNode(Node):
         if parameter.name in self._adjustable_ranges:
             low, high, _ = self._adjustable_ranges[parameter.name]
             value = parameter.value
-            is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            return '' if is_number and low <= value <= high else self._out_of_range(parameter.name, value)
+            numbers = value if isinstance(value, (list, tuple, array.array)) else [value]
+            taken = all(isinstance(number, (int, float)) and not isinstance(number, bool) and low <= number <= high
+                        for number in numbers)
+            return '' if taken else self._out_of_range(parameter.name, value)
         if self.executor is None or not self.has_parameter(parameter.name):
             return ''       # the node's own constructor declares and sets what it needs
         return (f"{self.get_name()}: parameter '{parameter.name}' cannot change while the node runs (it is "

@@ -20,7 +20,7 @@ from enpire_bringup.task import load_task
 
 ROOT = Path(__file__).resolve().parents[2]
 NODES = {'sim_station', 'trajectory_controller', 'sim_cameras', 'camera_perception', 'success_detector',
-         'arm_control', 'auto_reset', 'robot_state_publisher', 'trial_runner', 'supervisor', 'git_bridge'}
+         'arm_control', 'auto_reset', 'station_markers', 'robot_state_publisher', 'trial_runner', 'supervisor', 'git_bridge'}
 
 
 @pytest.fixture(scope='module')

@@ -77,14 +77,14 @@ def test_up_status_down_leaves_no_process(command):
     output, _ = status.communicate(timeout=30)
     report, = json.loads(output)
     assert report['ready'] and not report['missing_nodes']
-    assert len(report['nodes']) == 11
+    assert len(report['nodes']) == 12
     assert report['topics']['joint_states']['rate'] > 10
     assert report['safety'] == 'ok'
     processes = [psutil.Process(entry['pid']) for entry in report['processes']] + [psutil.Process(report['pid'])]
     assert len(processes) == 6
 
     text, _ = command('status').communicate(timeout=30)
-    assert '/station_1  up: task push_t' in text and 'nodes    11 of 11' in text
+    assert '/station_1  up: task push_t' in text and 'nodes    12 of 12' in text
 
     began = time.monotonic()
     down = command('down')
