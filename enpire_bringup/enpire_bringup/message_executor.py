@@ -22,11 +22,21 @@ class MessageExecutor(SingleThreadedExecutor):
 
     def __init__(self, **kwargs):
         self._stale = True
+        self._woken = False      # a task came, or may go on
         super().__init__(**kwargs)
 
     def wake(self) -> None:
         self._stale = True       # an entity came or went
+        self._woken = True
         super().wake()
+
+    def create_task(self, *args, **kwargs):
+        task = super().create_task(*args, **kwargs)
+        # Before the guard, so that whoever takes its trigger sees the flag.
+        self._woken = True
+        if self._guard:      # it is gone after shutdown
+            self._guard.trigger()
+        return task
 
     def add_node(self, node) -> bool:
         self._stale = True
@@ -47,14 +57,20 @@ class MessageExecutor(SingleThreadedExecutor):
                         self._serve_others()
 
     def _serve_others(self) -> None:
-        """All that is ready now, rclpy's way."""
-        try:
-            while True:
-                handler, _, _ = self.wait_for_ready_callbacks(0)
-                handler()
-                handler.result()
-        except (TimeoutException, ShutdownException):
-            pass
+        """All that is ready now, rclpy's way.
+
+        A pass looks at the tasks and then takes what triggered the guard: what came in between needs another pass.
+        """
+        self._woken = True
+        while self._woken and not self._is_shutdown:
+            self._woken = False
+            try:
+                while True:
+                    handler, _, _ = self.wait_for_ready_callbacks(0)
+                    handler()
+                    handler.result()
+            except (TimeoutException, ShutdownException):
+                pass
 
 
 class _WaitingEntities:
