@@ -24,7 +24,9 @@ def add_verbs(verbs) -> None:
     _add_common(perception, run_perception)
 
     reset = kinds.add_parser('reset', help='how often, how fast and how well the arm resets the scene')
-    reset.add_argument('--n', type=_count, default=20, metavar='N', help='resets')
+    reset.add_argument('--n', type=_count, default=50, metavar='N', help='resets')
+    reset.add_argument('--hard', action='store_true',
+                       help='before every reset an arm pushes the object away: to the border, under the other arm')
     _add_common(reset, run_reset)
 
 
@@ -74,25 +76,25 @@ def run_perception(options) -> int:
             raise ConfigurationError(f"--camera-size is '{options.camera_size}'; write e.g. 320x240")
         station = station.with_camera_size(int(width), int(height))
     figures = run(station, load_task(options.task), options.poses)
-    print(f'{figures["poses"]} plain views of {options.poses} poses in {figures["image"]} images, '
-          f'{figures["not_visible"]} of them not recognized')
+    print(f'{figures["poses"]} plain views in {figures["image"]} images, each with its own light and camera pose; '
+          f'{figures["not_visible"]} not recognized, {figures["hidden_by_arm"]} more were hidden by an arm')
     for key, title in (('position_mm', 'position, mm'), ('yaw_deg', 'yaw, degrees'),
-                       ('compute_ms', 'compute, ms')):
+                       ('compute_ms', 'compute, ms'), ('tracking_ms', 'compute while tracking, ms')):
         print(f'{title:30} ' + '  '.join(f'{name} {value:7.3f}' for name, value in figures[key].items()))
-    occluded = figures['occluded']
-    print(f'{occluded["views"]} partly hidden views: {occluded["flagged"]} flagged, '
-          f'{occluded["trusted"]} trusted, {occluded["trusted_wrong"]} of these wrong')
+    print(f'squared error over covariance: {figures["normalized_error"]}')
+    covered = figures['covered']
+    print(f'{covered["views"]} partly covered views: {covered["trusted"]} trusted, {covered["trusted_wrong"]} of these '
+          f'wrong; {covered["occluded"]} occluded, {100 * (figures["occluded_flagged"] or 0):.1f} % of these flagged')
     return _finish(options, figures, True)
 
 
 def run_reset(options) -> int:
     from enpire_reset.bench_reset import run
 
-    figures = run(options.n, station=options.station, task=options.task, report=_report)
-    print(f'{figures["succeeded"]} of {figures["resets"]} resets succeeded, '
-          f'{figures["in_one_attempt"]} in one attempt')
+    figures = run(options.n, hard=options.hard, station=options.station, task=options.task, report=_report)
+    print(f'{figures["succeeded"]} of {figures["n"]} resets succeeded, {figures["attempts_mean"]:g} attempts on average')
     if figures['succeeded']:
-        for key, title in (('duration_s', 'duration, s of ROS time'), ('wall_s', 'duration, s of wall time'),
+        for key, title in (('seconds', 'duration, s of ROS time'), ('wall_seconds', 'duration, s of wall time'),
                            ('position_mm', 'position error, mm'), ('yaw_deg', 'yaw error, degrees')):
             print(f'{title:30} ' + '  '.join(f'{name} {value:7.2f}' for name, value in figures[key].items()))
     for reason in figures['failures']:

@@ -96,3 +96,18 @@ class PinholeCamera:
             distance = (z - self.pose[2, 3]) / rays[:, 2]
         distance = np.where(np.isfinite(distance) & (distance > 0), distance, np.nan)
         return self.pose[:2, 3] + distance[:, None] * rays[:, :2]
+
+    def plane_shifts(self, points) -> np.ndarray:
+        """How points (n, 3), back-projected to planes at their own heights, move with the camera: (n, 2, 6).
+
+        x, y (m) a unit of the camera's motion: translation (m), then rotation about its center (rad), both
+        along the axes of the parent frame.
+        """
+        rays = np.asarray(points, float).reshape(-1, 3) - self.pose[:3, 3]
+        x, y, z = rays.T
+        zero, one = np.zeros(len(rays)), np.ones(len(rays))
+        # The ray's end moves by translation + rotation x ray, and then along the ray back to its plane.
+        motion = np.array([[one, zero, zero, zero, z, -y],
+                           [zero, one, zero, -z, zero, x],
+                           [zero, zero, one, y, -x, zero]]).transpose(2, 0, 1)
+        return motion[:, :2] - (rays[:, :2] / z[:, None])[:, :, None] * motion[:, 2:3]

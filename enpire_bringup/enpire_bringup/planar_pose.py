@@ -21,14 +21,23 @@ from enpire_bringup.task import TaskObject
 # One image takes few milliseconds; OpenCV's threads would only compete with the other nodes' work.
 cv2.setNumThreads(1)
 
-STARTS = 12                    # yaws that the search begins from
-START_POINTS = 96              # boundary points in the search; the final fit takes all of them
-SEARCH_BANDS = (0.030, 0.030, 0.030, 0.020, 0.020, 0.012, 0.012, 0.008, 0.008)   # m, see _weights
-MIN_VISIBLE_FRACTION = 0.45    # of the outline
+STRIDE = 4                     # every so manieth row and column is looked at to find where the face is
+STARTS = 16                    # yaws that the search begins from
+START_POINTS = 64              # boundary points in the search; the final fit takes all of them
+FIRST_BANDS = (0.030, 0.030, 0.030, 0.020, 0.020)   # m, see _weights: from all starts
+LAST_BANDS = (0.012, 0.012, 0.008, 0.008)           # m: only the FINALISTS best of them
+FINALISTS = 4
+PLAIN_FRACTION = 0.7           # of the outline; a pose that explains so much of it needs no rivals
+MIN_VISIBLE_FRACTION = 0.45    # of the outline, and of the face
+MAX_OUTSIDE = 0.05             # share of the boundary points that may lie outside of the outline
+MAX_DEVIATION = (0.003, math.radians(3))     # standard deviation of a pose that can be trusted
+POINTS_SHARING = 2.0           # neighboring boundary points that share their error
 MIN_AREA = 0.02                # of the face's area: smaller parts of the mask are noise
 SAME_POSE = (0.015, math.radians(15))    # two fits closer than this are the same answer
 TRACKED_POSE = (0.050, math.radians(30))   # how far an object moves between two images
 PARTS_APART = 1.1              # of the face's diameter: parts farther from the largest are something else
+CAMERA_UNCERTAIN = 'the pose of the camera is too uncertain'
+_LARGEST_STEP = np.array([0.05, 0.05, 0.5])  # m, m, rad
 
 
 @dataclass(frozen=True)
@@ -37,9 +46,11 @@ class PlanarPose:
 
     pose: (3,) x, y (m), yaw (rad) in the camera model's parent frame; NaN when nothing was found.
     visible: the pose can be trusted. `reason` says why not.
-    visible_fraction: share of the outline that boundary points explain, 0..1.
-    residual: root mean square distance of these points from the outline, m.
-    covariance: (3, 3) of the pose, m and rad.
+    occluded: a part of it was found, but too much is hidden to be trusted.
+    visible_fraction: the smaller of two shares, 0..1: of the outline that boundary points explain, and of the
+        face that shows its color (what stands on the face always hides a little of it).
+    residual: root mean square distance of the boundary points from the outline, m.
+    covariance: (3, 3) of the pose, m and rad; the camera's own uncertainty is in it where it is known.
     """
 
     pose: np.ndarray
@@ -48,6 +59,20 @@ class PlanarPose:
     residual: float
     covariance: np.ndarray
     reason: str = ''
+    occluded: bool = False
+
+
+@dataclass(frozen=True)
+class _Face:
+    """mask: (h, w) uint8, 255 where the face's color is; its top left pixel is `corner` (u, v) in the image.
+
+    spacing: m on the face's plane a pixel. too_small: less than a tenth of the face's area has the color.
+    """
+
+    mask: np.ndarray
+    corner: tuple[int, int]
+    spacing: float
+    too_small: bool
 
 
 def color_mask(image: np.ndarray, item: TaskObject) -> np.ndarray:
@@ -137,10 +162,14 @@ class DistanceTable:
 
     def look_up(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Signed distance (m), its gradient's x and y, place on the outline (m), each of x's shape."""
-        column = np.clip(((x + self.half) / self.cell).astype(int), 0, self.CELLS - 1)
-        row = np.clip(((y + self.half) / self.cell).astype(int), 0, self.CELLS - 1)
-        constant, gx, gy, along = np.moveaxis(self._table[row * self.CELLS + column], -1, 0)
-        return constant + gx * x + gy * y, gx, gy, along
+        row, column = self._cells(y), self._cells(x)
+        cells = self._table[row * self.CELLS + column]
+        gx, gy = cells[..., 1], cells[..., 2]
+        return cells[..., 0] + gx * x + gy * y, gx, gy, cells[..., 3]
+
+    def _cells(self, place: np.ndarray) -> np.ndarray:
+        cells = ((place + self.half) * (1.0 / self.cell)).astype(np.int32)
+        return np.minimum(np.maximum(cells, 0), self.CELLS - 1)
 
 
 class PlanarPoseEstimator:
@@ -152,88 +181,135 @@ class PlanarPoseEstimator:
         if self.outline.area <= 0:
             raise ValueError(f"object '{item.name}': its outline runs clockwise; give it counter-clockwise")
         self._distances = DistanceTable(self.outline)
+        self._damping = 0.01 * np.diag([1.0, 1.0, (self.outline.diameter / 2) ** 2])
 
-    def estimate(self, image: np.ndarray, camera: PinholeCamera,
-                 near: np.ndarray | None = None) -> PlanarPose:
+    def estimate(self, image: np.ndarray, camera: PinholeCamera, near: np.ndarray | None = None,
+                 camera_covariance: np.ndarray | None = None) -> PlanarPose:
         """The object's pose in an RGB image (h, w, 3) uint8.
 
         camera: its pose is in the frame of the result, with z up from the table.
         near: a pose (3,) of a moment ago. It saves the search, and it decides where half of the face is
         hidden and two poses would explain the rest. A plain view of the face always overrules it.
+        camera_covariance: (6, 6) of the camera's pose as in `extrinsic_refinement`; None: it is known exactly.
         """
         if image.shape != (camera.height, camera.width, 3):
             raise ValueError(f'image of shape {image.shape}; expected {(camera.height, camera.width, 3)}')
-        pixels, spacing = self._boundary(image, camera)
-        if pixels is None:
-            return _nothing('no part of the image has its color')
-        points = camera.back_project_to_plane(pixels, self.item.face_height)
+        face = self._face(image, camera)
+        if face is None:
+            return nothing_found('no part of the image has its color')
+        points = camera.back_project_to_plane(boundary_points(face.mask) + face.corner, self.item.face_height)
         points = points[np.isfinite(points).all(axis=1)]
-        if len(points) < 8:
-            return _nothing('too few pixels have its color')
-        band = 2.5 * spacing
-        if near is not None and np.all(np.isfinite(near)):
-            tracked = self._refine(np.asarray(near, float)[None], points, band)[0]
-            explained = self._explained(tracked, points, band)
-            cost = self._cost(tracked[None], points, band)[0]
-            if explained > 0.85 and cost < 0.15:
-                return self._judge(tracked, [], points, spacing, near)
-        fits = self._search(points, spacing, near)
-        cost = self._cost(fits, points, band)
-        order = np.argsort(cost)
-        best = fits[order[0]]
-        rivals = [(fits[i], cost[i]) for i in order[1:]
-                  if not _close(fits[i], best, SAME_POSE) and cost[i] < 1.5 * cost[order[0]] + 0.05]
-        return self._judge(best, rivals, points, spacing, near)
+        if face.too_small or len(points) < 8:
+            return nothing_found('too few pixels have its color', occluded=True)
+        pose, rivals = self._fit(points, face.spacing, near)
+        return self._judge(pose, rivals, points, face, camera, near, camera_covariance)
 
     # ---- image ----
 
-    def _boundary(self, image, camera) -> tuple[np.ndarray | None, float]:
-        """Boundary pixels (n, 2) of the parts of the mask that belong to the face, and m a pixel there."""
-        mask = color_mask(image, self.item)
-        # Only the part of the image that has the color at all, and a pixel around it, is worth labeling.
-        left, top, width, height = cv2.boundingRect(mask)
-        if not width:
-            return None, 0.0
-        left, top = max(0, left - 1), max(0, top - 1)
-        mask = mask[top:top + height + 2, left:left + width + 2]
+    def _face(self, image, camera) -> _Face | None:
+        """The parts of the image that have the object's color and lie together, or None without any."""
+        region = self._region(image, camera)
+        if region is None:
+            return None
+        left, top, right, bottom = region
+        mask = color_mask(image[top:bottom, left:right], self.item)
         count, labels, stats, centers = cv2.connectedComponentsWithStats(mask, connectivity=8)
-        areas = stats[1:, cv2.CC_STAT_AREA]
-        largest = int(areas.argmax()) + 1
-        center = centers[largest]
-        around = camera.back_project_to_plane(
-            center + np.array([(left, top), (left + 1, top), (left, top + 1)]), self.item.face_height)
-        spans = around[1:] - around[0]
-        spacing = math.sqrt(abs(spans[0, 0] * spans[1, 1] - spans[0, 1] * spans[1, 0]))
-        if not math.isfinite(spacing) or spacing <= 0:
-            return None, 0.0
+        if count < 2:
+            return None
+        areas, centers = stats[1:, cv2.CC_STAT_AREA], centers[1:] + (left, top)
+        center = centers[areas.argmax()]
+        spacing = self._spacing(camera, center)
+        if spacing is None:
+            return None
         expected = self.outline.area / spacing ** 2
-        reach = PARTS_APART * self.outline.diameter / spacing
-        keep = [label for label in range(1, count)
-                if areas[label - 1] >= max(4, MIN_AREA * expected)
-                and np.linalg.norm(centers[label] - center) <= reach]
-        if not keep or areas[[label - 1 for label in keep]].sum() < 0.1 * expected:
-            return None, spacing
-        chosen = labels == keep[0]
-        for label in keep[1:]:
-            chosen |= labels == label
-        return boundary_points(chosen) + (left, top), spacing
+        together = np.linalg.norm(centers - center, axis=1) <= PARTS_APART * self.outline.diameter / spacing
+        keep = together & (areas >= max(4, MIN_AREA * expected))
+        too_small = not keep.any() or areas[keep].sum() < 0.1 * expected
+        if not keep.all():
+            mask = np.concatenate([[0], 255 * keep]).astype(np.uint8)[labels]
+        return _Face(mask, (left, top), spacing, too_small)
+
+    def _region(self, image, camera) -> tuple[int, int, int, int] | None:
+        """Left, top, right, bottom (pixels) around all that may be the face, from every STRIDE-th pixel."""
+        coarse = color_mask(np.ascontiguousarray(image[::STRIDE, ::STRIDE]), self.item)
+        count, _, stats, centers = cv2.connectedComponentsWithStats(coarse, connectivity=8)
+        if count < 2:
+            return None
+        stats, centers = stats[1:], STRIDE * centers[1:]
+        center = centers[stats[:, cv2.CC_STAT_AREA].argmax()]
+        spacing = self._spacing(camera, center)
+        if spacing is None:
+            return None
+        together = np.linalg.norm(centers - center, axis=1) <= PARTS_APART * self.outline.diameter / spacing
+        corners = stats[together, :2]
+        left, top = STRIDE * corners.min(axis=0) - STRIDE
+        right, bottom = STRIDE * (corners + stats[together, 2:4]).max(axis=0) + STRIDE
+        return max(0, left), max(0, top), min(camera.width, right), min(camera.height, bottom)
+
+    def _spacing(self, camera, pixel) -> float | None:
+        """Meters on the face's plane that a pixel there is wide, or None where the plane is not seen."""
+        around = camera.back_project_to_plane(pixel + np.array([(0, 0), (1, 0), (0, 1)]), self.item.face_height)
+        (ax, ay), (bx, by) = around[1:] - around[0]
+        area = abs(ax * by - ay * bx)
+        return math.sqrt(area) if math.isfinite(area) and area > 0 else None
+
+    def _face_share(self, pose, face: _Face, camera) -> float:
+        """Share of the face at `pose` that shows its color, 0..1."""
+        corners = _rotated(self.outline.points, pose[2]) + pose[:2]
+        pixels = camera.project(np.column_stack([corners, np.full(len(corners), self.item.face_height)]))
+        pixels = (pixels - face.corner).astype(np.float32)
+        if not np.all(np.abs(pixels) < 1e5):
+            return 0.0
+        expected = np.zeros_like(face.mask)
+        cv2.fillPoly(expected, [np.round(16 * pixels).astype(np.int32)], 255, shift=4)
+        seen = cv2.countNonZero(cv2.bitwise_and(expected, face.mask))
+        return min(1.0, seen / max(1.0, cv2.contourArea(pixels)))
 
     # ---- fit ----
 
-    def _search(self, points, spacing, near) -> np.ndarray:
-        """Fits (s, 3) from all starts."""
+    def _fit(self, points, spacing, near) -> tuple[np.ndarray, list[np.ndarray]]:
+        """The best pose (3,) for boundary points (n, 2), and other poses that explain them nearly as well."""
+        band = 2.5 * spacing
+        if near is not None and np.all(np.isfinite(near)):
+            tracked = self._refine(np.asarray(near, float)[None], points, band)[0]
+            if self._is_plain(tracked, points, band):
+                return tracked, []
+        for finalists in (FINALISTS, STARTS + 1):
+            fits = self._search(points, spacing, near, finalists)
+            best = fits[self._cost(fits, points, band).argmin()]
+            if self._is_plain(best, points, band):
+                return best, []
+        cost = self._cost(fits, points, band)
+        order = np.argsort(cost, kind='stable')
+        best = fits[order[0]]
+        return best, [fits[i] for i in order[1:] if not _close(fits[i], best, SAME_POSE)
+                      and cost[i] < 1.5 * cost[order[0]] + 0.05]
+
+    def _is_plain(self, pose, points, band) -> bool:
+        """Whether most of the outline has boundary, and little boundary lies outside: no wrong pose does that."""
+        distance, _, along = self._residuals(pose[None], points)
+        return (self._explained(distance[0], along[0], band) > PLAIN_FRACTION
+                and np.mean(distance > band) < MAX_OUTSIDE)
+
+    def _search(self, points, spacing, near, finalists) -> np.ndarray:
+        """Fits (s, 3): from all starts, and to the end from the `finalists` best of these."""
         some = points[np.linspace(0, len(points) - 1, min(START_POINTS, len(points))).astype(int)]
         yaws = np.arange(STARTS) * (2 * math.pi / STARTS)
         # The middle of what is seen, on the middle of the face: off by centimeters where much is hidden.
         middle = (points.min(axis=0) + points.max(axis=0)) / 2
-        poses = np.column_stack([np.tile(middle, (STARTS, 1)) - _rotated(self.outline.centroid, yaws), yaws])
+        poses = np.column_stack([middle - _rotated(self.outline.centroid, yaws), yaws])
         if near is not None and np.all(np.isfinite(near)):
             poses = np.vstack([poses, near])
-        for band in SEARCH_BANDS:
-            poses = self._step(poses, some, max(band, 2.5 * spacing))
-        return self._refine(poses, some, 2.5 * spacing, steps=3)
+        narrowest = 2.5 * spacing
+        for band in FIRST_BANDS:
+            poses = self._step(poses, some, max(band, narrowest))
+        order = np.argsort(self._cost(poses, some, max(FIRST_BANDS[-1], narrowest)), kind='stable')
+        poses = poses[order[:finalists]]
+        for band in LAST_BANDS:
+            poses = self._step(poses, some, max(band, narrowest))
+        return self._refine(poses, some, narrowest, steps=3)
 
-    def _refine(self, poses, points, band, steps=5) -> np.ndarray:
+    def _refine(self, poses, points, band, steps=4) -> np.ndarray:
         for _ in range(steps):
             poses = self._step(poses, points, band)
         return poses
@@ -244,69 +320,100 @@ class PlanarPoseEstimator:
         dx, dy = points[None, :, 0] - poses[:, 0:1], points[None, :, 1] - poses[:, 1:2]
         x, y = cos * dx + sin * dy, cos * dy - sin * dx
         distance, gx, gy, along = self._distances.look_up(x, y)
-        jacobian = np.stack([sin * gy - cos * gx, -sin * gx - cos * gy, gx * y - gy * x], axis=-1)
+        jacobian = np.empty((*distance.shape, 3))
+        jacobian[..., 0] = sin * gy - cos * gx
+        jacobian[..., 1] = -sin * gx - cos * gy
+        jacobian[..., 2] = gx * y - gy * x
         return distance, jacobian, along
 
     def _step(self, poses, points, band) -> np.ndarray:
         distance, jacobian, _ = self._residuals(poses, points)
-        weighted = jacobian * _weights(distance, band)[..., None]
-        transposed = weighted.transpose(0, 2, 1)
-        normal = transposed @ jacobian
+        weighted = (jacobian * _weights(distance, band)[..., None]).transpose(0, 2, 1)
         # Damping: 1 % of a point's weight keeps a direction that nothing holds from running away.
-        scale = np.array([1.0, 1.0, (self.outline.diameter / 2) ** 2])
-        normal += np.diag(0.01 * scale)
-        change = np.linalg.solve(normal, -(transposed @ distance[..., None]))[..., 0]
-        limit = 0.05
-        change[:, :2] = np.clip(change[:, :2], -limit, limit)
-        change[:, 2] = np.clip(change[:, 2], -0.5, 0.5)
-        return poses + change
+        normal = weighted @ jacobian + self._damping
+        change = np.linalg.solve(normal, -(weighted @ distance[..., None]))[..., 0]
+        return poses + np.minimum(np.maximum(change, -_LARGEST_STEP), _LARGEST_STEP)
 
     def _cost(self, poses, points, band) -> np.ndarray:
         """Mean square distance in units of `band`, (s,): at most 1 for a point inside, 9 outside."""
         distance = self._residuals(poses, points)[0] / band
         return np.minimum(distance ** 2, np.where(distance > 0, 9.0, 1.0)).mean(axis=1)
 
-    def _explained(self, pose, points, band) -> float:
-        """Share of the outline with boundary points close to it, 0..1."""
-        distance, _, along = self._residuals(pose[None], points)
+    def _explained(self, distance, along, band) -> float:
+        """Share of the outline with boundary points closer to it than `band`, 0..1."""
         bins = max(8, int(self.outline.perimeter / max(0.004, 0.8 * band)))
-        near = along[0][np.abs(distance[0]) < band]
-        filled = np.unique((near / self.outline.perimeter * bins).astype(int) % bins)
-        return len(filled) / bins
+        near = along[np.abs(distance) < band]
+        filled = np.zeros(bins, bool)
+        filled[(near / self.outline.perimeter * bins).astype(int) % bins] = True
+        return int(filled.sum()) / bins
 
     # ---- verdict ----
 
-    def _judge(self, best, rivals, points, spacing, near) -> PlanarPose:
-        band = 2.5 * spacing
-        pose = self._refine(best[None], points, band)[0]
+    def _judge(self, pose, rivals, points, face, camera, near, camera_covariance) -> PlanarPose:
+        band = 2.5 * face.spacing
         tracked = near is not None and _close(pose, near, TRACKED_POSE)
         if rivals and near is not None and not tracked:
-            followed = [rival for rival, _ in rivals if _close(rival, near, TRACKED_POSE)]
+            followed = [rival for rival in rivals if _close(rival, near, TRACKED_POSE)]
             if followed:
-                pose, tracked = self._refine(followed[0][None], points, band)[0], True
-        distance, jacobian, _ = self._residuals(pose[None], points)
-        distance, jacobian = distance[0], jacobian[0]
+                pose, tracked = followed[0], True
+        pose = self._refine(pose[None], points, band)[0]
+        distance, jacobian, along = (part[0] for part in self._residuals(pose[None], points))
         fitted = np.abs(distance) < band
         if fitted.sum() < 8:
-            return _nothing('what has its color does not look like its outline')
+            return nothing_found('what has its color does not look like its outline')
         residual = float(np.sqrt(np.mean(distance[fitted] ** 2)))
-        fraction = self._explained(pose, points, band)
-        # Neighboring points share their errors: count one in two. A pixel is never better than its rounding.
-        variance = 2.0 * max(residual, spacing / math.sqrt(12)) ** 2
-        information = jacobian[fitted].T @ jacobian[fitted] + np.diag([1e-3, 1e-3, 1e-6])
-        covariance = variance * np.linalg.inv(information)
+        fraction = self._explained(distance, along, band)
         pose = np.array([pose[0], pose[1], math.remainder(pose[2], 2 * math.pi)])
-        reason = ''
+        face_share = self._face_share(pose, face, camera)
+        covariance = self._covariance(pose, jacobian[fitted], residual, face.spacing, camera, camera_covariance)
+        reason, occluded = '', True
         outside = float(np.mean(distance > band))
-        if outside > 0.05:
-            reason = f'{100 * outside:.0f} % of its color lies outside of its outline'
+        if outside > MAX_OUTSIDE:
+            reason, occluded = f'{100 * outside:.0f} % of its color lies outside of its outline', False
         elif fraction < MIN_VISIBLE_FRACTION:
             reason = f'only {100 * fraction:.0f} % of its outline is seen'
-        elif math.sqrt(covariance[:2, :2].trace()) > 0.003 or math.sqrt(covariance[2, 2]) > math.radians(3):
-            reason = 'what is seen of its outline does not fix its pose'
+        elif face_share < MIN_VISIBLE_FRACTION:
+            reason = f'only {100 * face_share:.0f} % of its face is seen'
         elif rivals and not tracked:
             reason = 'what is seen of it fits two poses'
-        return PlanarPose(pose, not reason, fraction, residual, covariance, reason)
+        elif not _is_fixed(covariance):
+            if camera_covariance is None or not _is_fixed(covariance, without=self._from_camera(
+                    pose, camera, camera_covariance)):
+                reason = 'what is seen of its outline does not fix its pose'
+            else:
+                reason, occluded = CAMERA_UNCERTAIN, False
+        return PlanarPose(pose, not reason, min(fraction, face_share), residual, covariance, reason,
+                          bool(reason) and occluded)
+
+    def _covariance(self, pose, jacobian, residual, spacing, camera, camera_covariance) -> np.ndarray:
+        # Neighboring points share their errors: POINTS_SHARING count as one. A pixel is no better than its rounding.
+        variance = POINTS_SHARING * max(residual, spacing / math.sqrt(12)) ** 2
+        covariance = variance * np.linalg.inv(jacobian.T @ jacobian + np.diag([1e-3, 1e-3, 1e-6]))
+        if camera_covariance is not None:
+            covariance = covariance + self._from_camera(pose, camera, camera_covariance)
+        return covariance
+
+    def _from_camera(self, pose, camera, camera_covariance) -> np.ndarray:
+        """What the camera's uncertainty makes of the pose: covariance (3, 3)."""
+        corners = _rotated(self.outline.points, pose[2])
+        heights = np.full(len(corners), self.item.face_height)
+        shifts = camera.plane_shifts(np.column_stack([corners + pose[:2], heights]))        # (n, 2, 6)
+        # The rigid motion about the object's origin that is nearest to the corners' shifts.
+        rigid = np.zeros((len(corners), 2, 3))
+        rigid[:, 0, 0] = rigid[:, 1, 1] = 1.0
+        rigid[:, 0, 2], rigid[:, 1, 2] = -corners[:, 1], corners[:, 0]
+        rigid = rigid.reshape(-1, 3)
+        moved = np.linalg.solve(rigid.T @ rigid, rigid.T @ shifts.reshape(-1, 6))
+        return moved @ camera_covariance @ moved.T
+
+
+def nothing_found(reason: str, occluded: bool = False) -> PlanarPose:
+    return PlanarPose(np.full(3, np.nan), False, 0.0, math.nan, np.full((3, 3), np.nan), reason, occluded)
+
+
+def _is_fixed(covariance: np.ndarray, without: np.ndarray | float = 0.0) -> bool:
+    rest = covariance - without
+    return math.sqrt(rest[0, 0] + rest[1, 1]) <= MAX_DEVIATION[0] and math.sqrt(rest[2, 2]) <= MAX_DEVIATION[1]
 
 
 def _weights(distance: np.ndarray, band: float) -> np.ndarray:
@@ -318,15 +425,14 @@ def _weights(distance: np.ndarray, band: float) -> np.ndarray:
     return np.where(distance > 0, outside, inside)
 
 
-def _rotated(point: np.ndarray, yaws: np.ndarray) -> np.ndarray:
+def _rotated(points: np.ndarray, yaws) -> np.ndarray:
+    """Points (n, 2) or one (2,), turned by one yaw or by each of yaws (n,)."""
     cos, sin = np.cos(yaws), np.sin(yaws)
-    return np.column_stack([cos * point[0] - sin * point[1], sin * point[0] + cos * point[1]])
+    x, y = points[..., 0], points[..., 1]
+    return np.stack([cos * x - sin * y, sin * x + cos * y], axis=-1)
 
 
 def _close(a: np.ndarray, b: np.ndarray, within: tuple[float, float]) -> bool:
     return (math.hypot(a[0] - b[0], a[1] - b[1]) < within[0]
             and abs(math.remainder(a[2] - b[2], 2 * math.pi)) < within[1])
 
-
-def _nothing(reason: str) -> PlanarPose:
-    return PlanarPose(np.full(3, np.nan), False, 0.0, math.nan, np.full((3, 3), np.nan), reason)

@@ -30,6 +30,7 @@ def build_model(station: Station, task: Task) -> mujoco.MjModel:
     for camera in station.cameras.values():
         _add_camera(spec, camera, station)
     _place_goal_marking(spec, task)
+    _add_landmarks(spec, task)
     for obstacle in station.obstacles + task.obstacles:
         spec.worldbody.add_geom(name=f'box {obstacle.name}', type=mujoco.mjtGeom.mjGEOM_BOX,
                                 size=[edge / 2 for edge in obstacle.size], pos=obstacle.xyz,
@@ -84,6 +85,19 @@ def _place_goal_marking(spec: mujoco.MjSpec, task: Task) -> None:
     if marking is not None:
         marking.pos = [task.goal.x, task.goal.y, marking.pos[2]]
         marking.quat = quaternion_from_rpy((0.0, 0.0, task.goal.yaw))
+
+
+def _add_landmarks(spec: mujoco.MjSpec, task: Task) -> None:
+    """Paint on the table: it touches nothing."""
+    if task.landmarks is None:
+        return
+    radius, thickness = task.landmarks.diameter / 2, 0.00002
+    paint = {'contype': 0, 'conaffinity': 0, 'mass': 0}
+    for x, y in task.landmarks.positions:
+        spec.worldbody.add_geom(type=mujoco.mjtGeom.mjGEOM_BOX, pos=[x, y, thickness], rgba=[0.93, 0.93, 0.93, 1],
+                                size=[2 * radius, 2 * radius, thickness], **paint)
+        spec.worldbody.add_geom(type=mujoco.mjtGeom.mjGEOM_CYLINDER, pos=[x, y, 3 * thickness],
+                                size=[radius, thickness, 0], rgba=[0.03, 0.03, 0.03, 1], **paint)
 
 
 def quaternion_from_rpy(rpy) -> np.ndarray:

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import math
 import queue
-import struct
 import threading
 import time
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.clock import Clock, ClockType
 from rclpy.parameter import Parameter
-from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import Image, JointState
 
 from enpire_bringup.configuration import ConfigurationError
 from enpire_bringup.image_messages import ImageMessageError, read_image
 from enpire_bringup.node_group import run_single
 from enpire_bringup.paths import runs_directory
+from enpire_bringup.serialized_messages import JointStateReader, stamp_of
 from enpire_bringup.silence_watch import SilenceWatch
-from enpire_bringup.station_node import IMAGE_QOS, STATE_QOS, StationNode
+from enpire_bringup.station_node import HISTORY_QOS, IMAGE_QOS, STATE_QOS, StationNode
 from enpire_msgs.msg import Check, ObjectPose, Verdict
 from enpire_reward.judge import Judgement, RewardJudge, abstention
 from enpire_reward.observation import FrameAssembler, ObjectView
@@ -49,6 +49,9 @@ class SuccessDetector(StationNode):
         self._hash, self._hash_time = self.env_hash, time.monotonic()
         self._last_stamp = 0
         self._failing = ''
+        self._camera_problem = ''       # what camera_perception says of the task's camera
+        self._joint_states = JointStateReader()
+        self._pose_stamps: dict[str, int] = {}
         names = {True: [], False: []}
         for item in self.task.objects.values():
             names[item.camera == self._camera.name].append(item.name)
@@ -64,6 +67,7 @@ class SuccessDetector(StationNode):
         # Raw: of 100 joint states a second three in a hundred are looked into.
         self.create_subscription(JointState, 'joint_states', self._on_joint_state, STATE_QOS, raw=True)
         self.create_subscription(ObjectPose, 'object_poses', self._on_pose, STATE_QOS)
+        self.create_subscription(DiagnosticStatus, 'camera_status', self._on_camera_status, HISTORY_QOS)
         self.create_timer(LOOK_PERIOD, self._look, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def _task_camera(self):
@@ -76,15 +80,20 @@ class SuccessDetector(StationNode):
     # ---- messages ----
 
     def _on_joint_state(self, data: bytes) -> None:
-        # CDR: 4 bytes of encapsulation (the second: 1 when little-endian), then header.stamp.
-        seconds, nanoseconds = struct.unpack_from('<iI' if data[1] & 1 else '>iI', data, 4)
-        self._frames.add_joint_state(seconds * 1_000_000_000 + nanoseconds, data)
+        self._frames.add_joint_state(stamp_of(data), data)
+
+    def _on_camera_status(self, message: DiagnosticStatus) -> None:
+        if message.name == self._camera.name:
+            self._camera_problem = message.message if message.level == DiagnosticStatus.ERROR else ''
 
     def _on_pose(self, message: ObjectPose) -> None:
+        stamp = _nanoseconds(message.header.stamp)
+        if stamp == self._pose_stamps.get(message.object_id):
+            return      # of an image that was judged already: camera_perception has no newer one
+        self._pose_stamps[message.object_id] = stamp
         silence = self._watch.heard()
         if silence:
             self.get_logger().info(f'object poses came back after {silence:.1f} s')
-        stamp = _nanoseconds(message.header.stamp)
         pose = message.pose.pose
         yaw = 2 * math.atan2(pose.orientation.z, pose.orientation.w)
         self._frames.add_pose(stamp, message.object_id, ObjectView(
@@ -109,6 +118,9 @@ class SuccessDetector(StationNode):
             return
         for lost in self._frames.overtaken(stamp):
             self._publish(lost, abstention('a part of this frame was lost on its way'))
+        if self._camera_problem and not observation[self.task.goal.object]['visible']:
+            self._publish(stamp, abstention(f'camera {self._camera.name}: {self._camera_problem}', failed=False))
+            return
         joints = self._joints(stamp)
         positions = joints['joint_positions']
         unusable = [name for name in self.station.joints if not math.isfinite(positions.get(name, math.nan))]
@@ -126,20 +138,19 @@ class SuccessDetector(StationNode):
         data = self._frames.joint_state(stamp)
         if data is None:
             return {'joint_positions': {}, 'joint_efforts': {}}
-        state = deserialize_message(data, JointState)
-        return {'joint_positions': dict(zip(state.name, state.position)),
-                'joint_efforts': dict(zip(state.name, state.effort))}
+        _, names, positions, _, efforts = self._joint_states.read(data)
+        return {'joint_positions': dict(zip(names, positions)), 'joint_efforts': dict(zip(names, efforts))}
 
     def _look(self) -> None:
-        """Twice a second or so: silence, and whether the program wants images."""
+        """Silence, and whether the program wants images."""
         if self._judge.uses_image and self._images is None:
             self._images = self.create_subscription(
                 Image, self._camera.image_topic, self._on_image, IMAGE_QOS)
         silence = self._watch.check()
         if silence is not None:
-            self._publish(self._last_stamp, abstention(
-                f'camera {self._camera.name} is silent: no object pose for {silence:.1f} s '
-                f'({self._silence_reason()})'))
+            reason = (self._camera_problem
+                      or f'it is silent: no object pose for {silence:.1f} s ({self._silence_reason()})')
+            self._publish(self._last_stamp, abstention(f'camera {self._camera.name}: {reason}', failed=False))
 
     def _silence_reason(self) -> str:
         image = self.resolve_topic_name(self._camera.image_topic)

@@ -7,7 +7,14 @@ import pytest
 
 from enpire_bringup.camera_model import PinholeCamera
 from enpire_bringup.configuration import ConfigurationError
+from enpire_bringup.randomization import RandomizationRanges
 from enpire_bringup.world import Renderer, World, WorldError
+
+
+@pytest.fixture(scope='module')
+def task(task):
+    """Without variation: the cameras stand where the station file says."""
+    return dataclasses.replace(task, randomization=RandomizationRanges())
 
 
 @pytest.fixture(scope='module')
@@ -91,6 +98,23 @@ def test_back_projection_undoes_projection(station):
     points = np.random.default_rng(0).uniform((0.1, -0.3, 0.03), (0.5, 0.3, 0.03), (50, 3))
     again = camera.back_project_to_plane(camera.project(points), 0.03)
     assert again == pytest.approx(points[:, :2], abs=1e-9)
+
+
+def test_plane_shifts_are_how_back_projected_points_move_with_the_camera(station):
+    camera = PinholeCamera.from_station(station.cameras['top'])
+    points = np.array([(0.2, -0.2, 0.03), (0.45, 0.1, 0.03), (0.33, 0.0, 0.03)])
+    pixels = camera.project(points)
+    for axis, predicted in enumerate(camera.plane_shifts(points).transpose(2, 0, 1)):
+        pose, small = camera.pose.copy(), 1e-5
+        if axis < 3:
+            pose[axis, 3] += small
+        else:
+            vector = np.zeros(3)
+            vector[axis - 3] = small
+            skew = np.cross(np.eye(3), vector)
+            pose[:3, :3] = (np.eye(3) + skew) @ pose[:3, :3]
+        moved = dataclasses.replace(camera, pose=pose).back_project_to_plane(pixels, 0.03)
+        np.testing.assert_allclose((moved - points[:, :2]) / small, predicted, atol=1e-3)
 
 
 def test_rays_that_miss_and_points_behind_give_nan(station):

@@ -7,47 +7,11 @@ import cv2
 import numpy as np
 import pytest
 
-from enpire_bringup.camera_model import PinholeCamera
+from drawn_scene import BAR, HANDLE, ITEM, RED, STEM, TASK, camera, drawn, errors
+
+from enpire_bringup.object_tracking import Look
 from enpire_bringup.planar_pose import Outline, PlanarPoseEstimator, boundary_points, color_mask
-from enpire_bringup.pose_overlay import draw_pose
-from enpire_bringup.station import load_station
-from enpire_bringup.task import load_task
-
-TASK = load_task('push_t')
-ITEM = TASK.objects['t_block']
-STATION = load_station('yam_bimanual_sim')
-RED, TABLE, ARM = (220, 18, 15), (120, 120, 118), (190, 188, 184)
-SCALE = 8       # drawn this much larger, then the middles of the pixels are taken: no edge is moved
-
-
-def camera(width=640, height=480) -> PinholeCamera:
-    return PinholeCamera.from_station(STATION.with_camera_size(width, height).cameras[ITEM.camera])
-
-
-def polygon_pixels(view, points, height) -> np.ndarray:
-    pixels = view.project(np.column_stack([points, np.full(len(points), height)]))
-    return np.round((pixels + 0.5) * SCALE * 16).astype(np.int32)
-
-
-def placed(points, pose) -> np.ndarray:
-    x, y, yaw = pose
-    rotation = np.array([[math.cos(yaw), -math.sin(yaw)], [math.sin(yaw), math.cos(yaw)]])
-    return np.asarray(points) @ rotation.T + (x, y)
-
-
-def drawn(view, pose, occluders=(), table=TABLE, extra=()) -> np.ndarray:
-    """An image of the T at `pose`; occluders: polygons in the T's frame; extra: (polygon in world, color)."""
-    large = np.full((view.height * SCALE, view.width * SCALE, 3), table, np.uint8)
-    shapes = [(placed(ITEM.outline, pose), RED)] if pose is not None else []
-    shapes += [(placed(shape, pose), ARM) for shape in occluders] + list(extra)
-    for points, color in shapes:
-        cv2.fillPoly(large, [polygon_pixels(view, points, ITEM.face_height)], color, shift=4)
-    return np.ascontiguousarray(large[SCALE // 2::SCALE, SCALE // 2::SCALE])
-
-
-def errors(found, pose) -> tuple[float, float]:
-    return (math.hypot(found.pose[0] - pose[0], found.pose[1] - pose[1]),
-            abs(math.remainder(found.pose[2] - pose[2], 2 * math.pi)))
+from enpire_bringup.pose_overlay import draw_look
 
 
 def random_poses(count, seed=0):
@@ -85,9 +49,6 @@ def test_the_estimate_is_not_biased(estimator):
 
 STEM_END = [(-0.03, -0.11), (0.03, -0.11), (0.03, -0.05), (-0.03, -0.05)]
 LEFT_ARM_OF_T = [(-0.09, 0.0), (-0.03, 0.0), (-0.03, 0.06), (-0.09, 0.06)]
-BAR = [(-0.09, 0.0), (0.09, 0.0), (0.09, 0.06), (-0.09, 0.06)]
-STEM = [(-0.03, -0.11), (0.03, -0.11), (0.03, 0.0125), (-0.03, 0.0125)]
-HANDLE = [(-0.014, -0.014), (0.014, -0.014), (0.014, 0.014), (-0.014, 0.014)]
 ACROSS = [(-0.10, 0.012), (0.10, -0.06), (0.10, -0.03), (-0.10, 0.042)]
 
 
@@ -108,7 +69,8 @@ def test_half_a_t_is_not_trusted(estimator, occluder):
     """A lone bar or stem is a rectangle: it could be turned by 180 degrees."""
     view = camera()
     for pose in random_poses(12, seed=3):
-        assert not estimator.estimate(drawn(view, pose, [occluder]), view).visible
+        found = estimator.estimate(drawn(view, pose, [occluder]), view)
+        assert not found.visible and found.occluded, found
 
 
 def test_random_occluders_never_give_a_trusted_wrong_pose(estimator):
@@ -130,12 +92,14 @@ def test_a_hidden_t_is_not_visible(estimator):
     view = camera()
     found = estimator.estimate(drawn(view, None), view)
     assert not found.visible and np.isnan(found.pose).all() and 'color' in found.reason
+    assert not found.occluded       # nothing of it was found, so nobody knows whether it is hidden or gone
 
 
 def test_a_red_shape_of_another_kind_is_not_the_t(estimator):
     view = camera()
     square = [(0.28, -0.05), (0.38, -0.05), (0.38, 0.05), (0.28, 0.05)]
-    assert not estimator.estimate(drawn(view, None, extra=[(square, RED)]), view).visible
+    found = estimator.estimate(drawn(view, None, extra=[(square, RED)]), view)
+    assert not found.visible and not found.occluded
 
 
 def test_a_small_red_thing_elsewhere_does_not_matter(estimator):
@@ -152,6 +116,45 @@ def test_a_wrong_hint_is_overruled_by_a_plain_view(estimator):
         flipped = np.array([pose[0], pose[1], pose[2] + math.pi])
         found = estimator.estimate(drawn(view, pose), view, near=flipped)
         assert found.visible and errors(found, pose)[1] < math.radians(1)
+
+
+def test_what_covers_the_middle_of_the_face_counts_as_covered(estimator):
+    """An arm across the middle leaves most of the outline: the share of the face tells."""
+    view = camera()
+    inner = [(-0.065, 0.016), (0.065, 0.016), (0.065, 0.044), (-0.065, 0.044)]
+    found = estimator.estimate(drawn(view, (0.33, 0.0, 1.0), [inner]), view)
+    assert 0.5 < found.visible_fraction < 0.65
+
+
+def test_every_yaw_is_found_without_a_hint(estimator):
+    view = camera()
+    for yaw in np.arange(0, 2 * math.pi, 2 * math.pi / 47):
+        pose = (0.40, 0.06, yaw)
+        found = estimator.estimate(drawn(view, pose, [HANDLE]), view)
+        assert found.visible and errors(found, pose)[1] < math.radians(1), (pose, found)
+
+
+def test_the_covariance_is_that_of_the_errors(estimator):
+    """Mean of the squared errors over the covariances that came with them, a dimension: 1 when they are honest."""
+    view = camera()
+    squares = []
+    for pose in random_poses(40, seed=8):
+        found = estimator.estimate(drawn(view, pose, [HANDLE]), view)
+        error = found.pose - pose
+        error[2] = math.remainder(error[2], 2 * math.pi)
+        squares.append(error @ np.linalg.solve(found.covariance, error) / 3)
+    assert 0.1 < np.mean(squares) < 3
+
+
+def test_an_uncertain_camera_makes_an_uncertain_pose(estimator):
+    view = camera()
+    image = drawn(view, (0.33, 0.0, 1.0))
+    certain = np.diag([0.0002] * 3 + [math.radians(0.02)] * 3) ** 2
+    found = estimator.estimate(image, view, camera_covariance=certain)
+    assert found.visible
+    assert 0.0002 < math.sqrt(found.covariance[0, 0]) < 0.0006
+    lost = estimator.estimate(image, view, camera_covariance=400 * certain)
+    assert not lost.visible and not lost.occluded and 'camera' in lost.reason
 
 
 def test_a_right_hint_gives_the_same_answer(estimator):
@@ -224,6 +227,7 @@ def test_a_hue_range_may_wrap():
 def test_the_overlay_marks_outline_and_goal(estimator):
     view = camera()
     image = drawn(view, (0.30, -0.04, 2.0))
-    overlay = draw_pose(image, view, ITEM, estimator.estimate(image, view), TASK.goal)
+    look = Look({ITEM.name: estimator.estimate(image, view)}, view, np.array([(300.0, 200.0)]))
+    overlay = draw_look(image, look, [ITEM], TASK.goal)
     assert overlay.shape == image.shape and not np.array_equal(overlay, image)
     assert np.array_equal(image, drawn(view, (0.30, -0.04, 2.0)))     # the original is left alone

@@ -188,7 +188,7 @@ def test_a_silent_camera_gives_an_abstaining_verdict(detector):
     perception.show_until(judged, 'the reward program to start')
     perception.until(lambda: 'silent' in perception.newest.reason, 'a verdict about the silence', seconds=4.0)
     assert perception.newest.outcome == Verdict.ABSTAIN
-    assert 'camera top is silent' in perception.newest.reason and 'image_raw' in perception.newest.reason
+    assert 'camera top: it is silent' in perception.newest.reason and 'image_raw' in perception.newest.reason
     assert perception.show().outcome == Verdict.NOT_YET
 
 
