@@ -43,6 +43,58 @@ class JointStateWriter:
         return bytes(buffer)
 
 
+class ImageWriter:
+    """Serializes sensor_msgs/Image messages of one camera."""
+
+    def __init__(self, frame_id: str, height: int, width: int, encoding: str):
+        from rclpy.serialization import serialize_message
+        from sensor_msgs.msg import Image
+
+        from enpire_bringup.image_messages import ENCODINGS, fill_image
+
+        dtype, channels = ENCODINGS[encoding]
+        message = Image()
+        message.header.frame_id = frame_id
+        self._shape = (height, width) + ((channels,) if channels > 1 else ())
+        self._dtype = np.dtype(dtype)
+        empty = np.zeros(self._shape, dtype)
+        fill_image(message, empty, encoding)
+        serialized = serialize_message(message)
+        # The pixels come last, but for bytes that align the end.
+        start = serialized.rindex(struct.pack('=I', empty.nbytes)) + _COUNT.size
+        self._head = bytearray(serialized[:start])
+        self._tail = serialized[start + empty.nbytes:]
+
+    def write(self, stamp_ns: int, image: np.ndarray) -> bytes:
+        """The message, for `Publisher.publish`. Raises ValueError for an image of another shape or type."""
+        if image.shape != self._shape or image.dtype != self._dtype:
+            raise ValueError(f'image of shape {image.shape} and type {image.dtype}; expected {self._shape} and '
+                             f'{self._dtype}')
+        _STAMP.pack_into(self._head, _BODY, *divmod(stamp_ns, SECOND))
+        return b''.join((self._head, np.ascontiguousarray(image).data.cast('B'), self._tail))
+
+
+_NUMBERS = struct.Struct('<4xIII4x')     # of a Float64MultiArray: no dimensions, no offset, how many numbers
+
+
+def write_numbers(values: np.ndarray) -> bytes:
+    """A serialized std_msgs/Float64MultiArray with `values` (n,) float64, n > 0, and no layout."""
+    head = bytearray(_NUMBERS.pack(0, 0, len(values)))
+    head[1] = _LITTLE_ENDIAN
+    return bytes(head) + values.astype('<f8', copy=False).tobytes()
+
+
+def read_numbers(cdr: bytes) -> np.ndarray:
+    """The numbers (n,), read-only, of what `write_numbers` wrote. Raises ValueError for another message."""
+    if len(cdr) < _NUMBERS.size or cdr[1] != _LITTLE_ENDIAN:
+        raise ValueError(f'a message of {len(cdr)} bytes is no std_msgs/Float64MultiArray without layout')
+    dimensions, offset, count = _NUMBERS.unpack_from(cdr)
+    if dimensions or offset or len(cdr) < _NUMBERS.size + 8 * count:
+        raise ValueError(f'std_msgs/Float64MultiArray with {dimensions} dimensions and {count} numbers in {len(cdr)} '
+                         'bytes; expected numbers alone')
+    return np.frombuffer(cdr, '<f8', count, _NUMBERS.size)
+
+
 class JointStateReader:
     """Reads serialized sensor_msgs/JointState messages: names and layout are looked at only when they change."""
 

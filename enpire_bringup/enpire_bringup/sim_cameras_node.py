@@ -14,8 +14,8 @@ from tf2_msgs.msg import TFMessage
 
 from enpire_bringup.camera_model import PinholeCamera, optical_pose
 from enpire_bringup.control_ticks import is_policy_tick
-from enpire_bringup.image_messages import fill_image
 from enpire_bringup.node_group import run_single
+from enpire_bringup.serialized_messages import ImageWriter, read_numbers
 from enpire_bringup.station import Camera
 from enpire_bringup.station_node import IMAGE_QOS, STATE_QOS, StationNode
 from enpire_bringup.transform_messages import TF_STATIC_QOS, transform_message
@@ -25,7 +25,8 @@ SUBSCRIBER_CHECK = 0.1    # s of wall time
 
 
 class SimCameras(StationNode):
-    """Publishes image and camera_info of every camera that has subscribers, and where the cameras are.
+    """Publishes image, aligned depth and camera_info of every camera that has subscribers, and where the cameras
+    are (as the station file says: what a seed changes about them nobody is told).
 
     A frame that comes due before the one before it is drawn takes its place: late is worse than lost.
     """
@@ -33,13 +34,7 @@ class SimCameras(StationNode):
     def __init__(self, **kwargs):
         super().__init__('sim_cameras', **kwargs)
         self.set_parameters([Parameter('use_sim_time', value=False)])   # stamps come with the states
-        self._images, self._infos, self._info_messages = {}, {}, {}
-        for name, camera in self.station.cameras.items():
-            self._images[name] = self.create_publisher(Image, camera.image_topic, IMAGE_QOS)
-            self._infos[name] = self.create_publisher(CameraInfo, camera.info_topic, IMAGE_QOS)
-            info = CameraInfo(**PinholeCamera.from_station(camera).info())
-            info.header.frame_id = camera.optical_frame
-            self._info_messages[name] = info
+        self._cameras = {name: _CameraTopics(self, camera) for name, camera in self.station.cameras.items()}
         self._subscription = None
         self._condition = threading.Condition()
         self._due: dict[str, tuple[float, np.ndarray]] = {}
@@ -63,22 +58,20 @@ class SimCameras(StationNode):
                           clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def _look_for_subscribers(self) -> None:
-        wanted = any(self._wanted(name) for name in self.station.cameras)
+        wanted = any(camera.wanted for camera in self._cameras.values())
         if wanted and self._subscription is None:
             self._subscription = self.create_subscription(
-                Float64MultiArray, 'sim/world_state', self._on_state, STATE_QOS)
+                Float64MultiArray, 'sim/world_state', self._on_state, STATE_QOS, raw=True)
         elif not wanted and self._subscription is not None:
             self.destroy_subscription(self._subscription)
             self._subscription = None
 
-    def _wanted(self, name: str) -> bool:
-        return bool(self._images[name].get_subscription_count() or self._infos[name].get_subscription_count())
-
-    def _on_state(self, message: Float64MultiArray) -> None:
-        stamp, state = message.data[0], np.frombuffer(message.data)[1:]
+    def _on_state(self, data: bytes) -> None:
+        numbers = read_numbers(data)
+        stamp, state = float(numbers[0]), numbers[1:]
         tick = round(stamp * self.station.control_rate)
         due = [name for name, camera in self.station.cameras.items()
-               if is_policy_tick(tick, camera.rate, self.station.control_rate) and self._wanted(name)]
+               if is_policy_tick(tick, camera.rate, self.station.control_rate) and self._cameras[name].wanted]
         with self._condition:
             for name in due:
                 self._due[name] = (stamp, state)
@@ -96,22 +89,13 @@ class SimCameras(StationNode):
                         return
                     name = min(self._due, key=lambda name: self._due[name][0])
                     stamp, state = self._due.pop(name)
-                self._publish(renderer, self.station.cameras[name], stamp, state)
+                self._cameras[name].draw(renderer, stamp, state)
         except Exception as error:
             if not self._stopping:
                 self._failure = error
                 self._failure_signal.trigger()
         finally:
             self._opened.set()
-
-    def _publish(self, renderer: Renderer, camera: Camera, stamp: float, state: np.ndarray) -> None:
-        info = self._info_messages[camera.name]
-        info.header.stamp.sec, info.header.stamp.nanosec = divmod(round(stamp * 1e9), 1_000_000_000)
-        if self._images[camera.name].get_subscription_count():
-            message = Image(header=info.header)
-            fill_image(message, renderer.render(camera.name, state), 'rgb8')
-            self._images[camera.name].publish(message)
-        self._infos[camera.name].publish(info)
 
     def _raise_failure(self) -> None:
         if self._failure is not None:
@@ -124,6 +108,48 @@ class SimCameras(StationNode):
                 self._condition.notify()
             self._thread.join(timeout=1.0)
         super().destroy_node()
+
+
+class _CameraTopics:
+    """What one camera publishes; only what somebody has subscribed to is drawn."""
+
+    def __init__(self, node: SimCameras, camera: Camera):
+        self._name = camera.name
+        self._image = node.create_publisher(Image, camera.image_topic, IMAGE_QOS)
+        self._depth = node.create_publisher(Image, camera.depth_topic, IMAGE_QOS)
+        self._infos = [node.create_publisher(CameraInfo, topic, IMAGE_QOS)
+                       for topic in (camera.info_topic, camera.depth_info_topic)]
+        self._image_writer = ImageWriter(camera.optical_frame, camera.height, camera.width, 'rgb8')
+        self._depth_writer = ImageWriter(camera.optical_frame, camera.height, camera.width, '16UC1')
+        self._info = CameraInfo(**PinholeCamera.from_station(camera).info())
+        self._info.header.frame_id = camera.optical_frame
+
+    @property
+    def wanted(self) -> bool:
+        return any(publisher.get_subscription_count() for publisher in (self._image, self._depth, *self._infos))
+
+    def draw(self, renderer: Renderer, stamp: float, state: np.ndarray) -> None:
+        """Draw and publish the frame of a world state. stamp: s."""
+        nanoseconds = round(stamp * 1e9)
+        color, depth = (bool(publisher.get_subscription_count()) for publisher in (self._image, self._depth))
+        image, distances = None, None
+        if color or depth:
+            image, distances = renderer.look(self._name, state, color=color, depth=depth)
+        if image is not None:
+            self._image.publish(self._image_writer.write(nanoseconds, image))
+        if distances is not None:
+            self._depth.publish(self._depth_writer.write(nanoseconds, _millimetres(distances)))
+        info = self._info
+        info.header.stamp.sec, info.header.stamp.nanosec = divmod(nanoseconds, 1_000_000_000)
+        for publisher in self._infos:
+            if publisher.get_subscription_count():
+                publisher.publish(info)
+
+
+def _millimetres(distances: np.ndarray) -> np.ndarray:
+    """16UC1 of distances in m: 0 where there is none that fits, as depth cameras say it."""
+    millimetres = np.round(1000.0 * distances)
+    return np.where(millimetres < 65535, millimetres, 0).astype(np.uint16)
 
 
 def main() -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import array
-
+import numpy as np
 from rclpy.parameter import Parameter
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import JointState
@@ -13,7 +12,7 @@ from std_srvs.srv import Trigger
 from enpire_bringup.control_ticks import is_policy_tick
 from enpire_bringup.controller_link import ControllerLink
 from enpire_bringup.node_group import run_single
-from enpire_bringup.serialized_messages import JointStateWriter
+from enpire_bringup.serialized_messages import JointStateWriter, write_numbers
 from enpire_bringup.station_node import STATE_QOS, StationNode
 from enpire_bringup.world import World
 from enpire_bringup.world_loop import Command, CommandError, WorldLoop, read_command
@@ -52,9 +51,7 @@ class SimStation(StationNode):
         stamp = world.stamp_ns
         due = any(is_policy_tick(world.tick, rate, self.station.control_rate) for rate in self._camera_rates)
         if due and self._world_states.get_subscription_count():
-            data = array.array('d', [world.time])
-            data.frombytes(world.state().tobytes())
-            self._world_states.publish(Float64MultiArray(data=data))
+            self._world_states.publish(write_numbers(np.concatenate(([world.time], world.state()))))
         if self._clock_publisher.get_subscription_count():
             clock = Clock()
             clock.clock.sec, clock.clock.nanosec = divmod(stamp, 1_000_000_000)

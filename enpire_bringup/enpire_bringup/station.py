@@ -89,6 +89,15 @@ class Camera:
     def info_topic(self) -> str:
         return f'{self.name}_camera/color/camera_info'
 
+    @property
+    def depth_topic(self) -> str:
+        """Distances, pixel by pixel those of the image (16UC1, mm)."""
+        return f'{self.name}_camera/aligned_depth_to_color/image_raw'
+
+    @property
+    def depth_info_topic(self) -> str:
+        return f'{self.name}_camera/aligned_depth_to_color/camera_info'
+
 
 @dataclass(frozen=True)
 class Station:

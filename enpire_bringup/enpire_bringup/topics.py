@@ -29,7 +29,7 @@ def station_topics(station: Station) -> list[Topic]:
     topics = [
         Topic('clock', 'rosgraph_msgs/msg/Clock', steady=station.backend == 'sim'),
         Topic('joint_states', 'sensor_msgs/msg/JointState', steady=True),
-        Topic('joint_commands', 'sensor_msgs/msg/JointState', steady=station.backend == 'sim'),
+        Topic('joint_commands', 'sensor_msgs/msg/JointState', on_demand=True),
         Topic('object_poses', 'enpire_msgs/msg/ObjectPose', steady=True),
         Topic('verdict', 'enpire_msgs/msg/Verdict', steady=True),
         Topic('tf', 'tf2_msgs/msg/TFMessage', steady=True),
@@ -46,5 +46,7 @@ def station_topics(station: Station) -> list[Topic]:
     for camera in station.cameras.values():
         topics += [Topic(camera.image_topic, 'sensor_msgs/msg/Image', on_demand=True),
                    Topic(camera.info_topic, 'sensor_msgs/msg/CameraInfo', on_demand=True),
+                   Topic(camera.depth_topic, 'sensor_msgs/msg/Image', on_demand=True),
+                   Topic(camera.depth_info_topic, 'sensor_msgs/msg/CameraInfo', on_demand=True),
                    Topic(f'{camera.name}_camera/overlay', 'sensor_msgs/msg/Image', on_demand=True)]
     return topics

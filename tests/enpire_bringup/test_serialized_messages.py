@@ -6,9 +6,12 @@ import pytest
 pytest.importorskip('rclpy')
 
 from rclpy.serialization import deserialize_message, serialize_message  # noqa: E402
-from sensor_msgs.msg import JointState  # noqa: E402
+from sensor_msgs.msg import Image, JointState  # noqa: E402
+from std_msgs.msg import Float64MultiArray  # noqa: E402
 
-from enpire_bringup.serialized_messages import JointStateReader, JointStateWriter, stamp_of  # noqa: E402
+from enpire_bringup.image_messages import read_image  # noqa: E402
+from enpire_bringup.serialized_messages import (  # noqa: E402
+    ImageWriter, JointStateReader, JointStateWriter, read_numbers, stamp_of, write_numbers)
 
 STAMP = 12_345_678_901
 
@@ -63,3 +66,31 @@ def test_the_stamp_is_read_in_either_byte_order():
     assert stamp_of(data) == STAMP
     swapped = bytes([0, 0, 0, 0]) + data[4:8][::-1] + data[8:12][::-1]
     assert stamp_of(swapped) == STAMP
+
+
+@pytest.mark.parametrize('encoding, dtype, shape', [
+    ('rgb8', np.uint8, (6, 5, 3)), ('16UC1', np.uint16, (6, 5)), ('32FC1', np.float32, (480, 640)),
+    ('mono8', np.uint8, (3, 3)),
+])
+@pytest.mark.parametrize('frame', ['', 'top_camera_color_optical_frame'])
+def test_a_written_image_is_what_rclpy_reads(encoding, dtype, shape, frame):
+    picture = (np.random.default_rng(2).random(shape) * 255).astype(dtype)
+    message = deserialize_message(ImageWriter(frame, *shape[:2], encoding).write(STAMP, picture), Image)
+    assert message.header.frame_id == frame and message.header.stamp.nanosec == 345_678_901
+    assert (message.encoding, message.height, message.width) == (encoding, *shape[:2])
+    assert np.array_equal(read_image(message), picture)
+
+
+def test_an_image_of_another_size_is_refused():
+    with pytest.raises(ValueError, match=r'image of shape \(4, 5, 3\) and type uint8; expected \(6, 5, 3\)'):
+        ImageWriter('', 6, 5, 'rgb8').write(STAMP, np.zeros((4, 5, 3), np.uint8))
+
+
+def test_numbers_come_back_and_are_what_rclpy_would_read():
+    values = np.random.default_rng(3).normal(size=77)
+    data = write_numbers(values)
+    assert np.array_equal(read_numbers(data), values)
+    assert list(deserialize_message(data, Float64MultiArray).data) == values.tolist()
+    assert np.array_equal(read_numbers(serialize_message(Float64MultiArray(data=values.tolist()))), values)
+    with pytest.raises(ValueError, match='77 numbers in'):
+        read_numbers(data[:-8])

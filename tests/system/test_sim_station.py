@@ -185,6 +185,18 @@ def test_a_camera_info_without_an_image_is_given_too(client):
     assert client.next(topic).header.frame_id == 'right_wrist_camera_color_optical_frame'
 
 
+def test_depth_comes_aligned_with_the_image_once_somebody_wants_it(client):
+    top = load_station('yam_bimanual_sim').cameras['top']
+    client.subscribe(Image, top.depth_topic, IMAGE_QOS)
+    client.subscribe(CameraInfo, top.depth_info_topic, IMAGE_QOS)
+    message = client.next(top.depth_topic)
+    depth = read_image(message, '16UC1')
+    assert depth.shape == (240, 320) and message.header.frame_id == top.optical_frame
+    # mm: the camera stands half a meter above the table and looks down at a slant
+    assert 400 < np.median(depth) < 1000 and depth.max() < 10_000
+    assert client.next(top.depth_info_topic).k[2] == pytest.approx(159.5)
+
+
 def test_transforms_lead_from_world_to_every_camera_and_tcp(client):
     parents = {}
 
