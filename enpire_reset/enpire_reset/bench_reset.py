@@ -3,94 +3,100 @@
 from __future__ import annotations
 
 import math
-import os
-import threading
 import time
 from typing import Callable
 
 import numpy as np
 
 FIRST_SEED = 20_000
-RESET_BOUND = 120.0       # s of wall time for one reset
+RESET_BOUND = 240.0       # s of wall time for one reset
+PUSH_BOUND = 120.0        # s of wall time for one push
+PUSH_HEIGHT = 0.015       # m above the table
 NODES = ('sim_station', 'trajectory_controller', 'arm_control', 'sim_cameras', 'camera_perception', 'auto_reset')
 
 
-def run(n: int = 20, *, station: str = 'yam_bimanual_sim', task: str = 'push_t',
+def run(n: int = 50, *, hard: bool = False, station: str = 'yam_bimanual_sim', task: str = 'push_t',
         report: Callable[[str], None] = lambda line: None) -> dict:
-    """Start a station of its own and reset it for `n` seeds in a row; the figures, JSON-able.
+    """Reset the station that is up, else one of its own, for `n` seeds in a row; the figures, JSON-able.
 
-    Each reset begins with the object where the one before left it. Success is what auto_reset saw. Raises
-    StationError and ConfigurationError when the station does not start.
+    Each reset begins with the object where the one before left it; with `hard`, an arm first pushes it as far as
+    it gets: to the border, or under the other arm. Success is what auto_reset saw. Raises StationError and
+    ConfigurationError when the station does not start.
     """
-    from enpire_bringup.process_runner import DomainReservation, StationProcesses
+    from enpire_bringup.bench_station import bench_station
 
-    reservation = DomainReservation()
-    try:
-        with StationProcesses(station, task, f'reset_bench_{os.getpid()}', domain_id=reservation.domain_id,
-                              only=NODES, report=report) as processes:
-            return measure(n, processes.namespace, processes.domain_id, report)
-    finally:
-        reservation.release()
+    with bench_station('reset', station, task, only=NODES, report=report) as bench:
+        return measure(n, bench.namespace, bench.domain_id, hard=hard, station=station, task=task, report=report)
 
 
-def measure(n: int, namespace: str, domain_id: int, report: Callable[[str], None] = lambda line: None) -> dict:
+def measure(n: int, namespace: str, domain_id: int, *, hard: bool = False, station: str = 'yam_bimanual_sim',
+            task: str = 'push_t', report: Callable[[str], None] = lambda line: None) -> dict:
     """The same on a station that is up."""
-    import rclpy
     from rclpy.action import ActionClient
-    from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 
     from enpire_bringup.actions import RemoteCallError, call_action
-    from enpire_msgs.action import Reset
+    from enpire_bringup.bench_station import station_node
+    from enpire_msgs.action import Reset, UseSkill
 
-    context = rclpy.Context()
-    rclpy.init(context=context, domain_id=domain_id)
-    node = rclpy.create_node('reset_bench', namespace=namespace, context=context)
-    executor = SingleThreadedExecutor(context=context)
-    executor.add_node(node)
-
-    def spin():
-        try:
-            executor.spin()
-        except ExternalShutdownException:
-            pass
-
-    thread = threading.Thread(target=spin, daemon=True)
-    thread.start()
-    client = ActionClient(node, Reset, 'reset')
     results = []
-    try:
+    with station_node('reset_bench', namespace, domain_id) as node:
+        client = ActionClient(node, Reset, 'reset')
+        push = ActionClient(node, UseSkill, 'skills/push')
         for seed in range(FIRST_SEED, FIRST_SEED + n):
+            if hard:
+                goal = push_goal(seed, station, task)
+                pushed = call_action(node, push, goal, timeout=PUSH_BOUND)
+                where = pushed.pose.pose.position
+                report(f'pushed by {goal.arm}: ' + (f'to ({where.x:.2f}, {where.y:.2f}) m' if pushed.success
+                                                    else pushed.message))
             began = time.monotonic()
             try:
                 result = call_action(node, client, Reset.Goal(seed=seed), timeout=RESET_BOUND)
             except RemoteCallError as error:
                 result = Reset.Result(success=False, message=str(error), position_error=math.nan, yaw_error=math.nan)
             results.append((result, time.monotonic() - began))
-            report(f'reset {len(results)} of {n}: {"done" if result.success else "FAILED"} in {result.duration:.1f} s, '
-                   f'{result.message}')
-    finally:
-        rclpy.shutdown(context=context)
-        thread.join(timeout=2.0)
+            report(f'reset {len(results)} of {n}: {"done" if result.success else "FAILED"} in {result.duration:.1f} s '
+                   f'and {result.attempts} attempts, {result.message}')
         client.destroy()
-        node.destroy_node()
+        push.destroy()
     return figures(results)
 
 
+def push_goal(seed: int, station: str, task: str):
+    """The goal of a push, by one arm and then another, that leaves the object in a hard place.
+
+    That is a place as far out as the action space of the task goes, and a little farther.
+    """
+    from enpire_bringup.station import load_station
+    from enpire_bringup.task import load_task
+    from enpire_msgs.action import UseSkill
+
+    arms, terms = list(load_station(station).arms), load_task(task)
+    rng = np.random.default_rng(seed)
+    start = terms.start_pose(seed - 1)
+    direction = rng.uniform(-math.pi, math.pi)
+    reach = rng.uniform(0.12, 0.22)
+    goal = UseSkill.Goal(arm=arms[seed % len(arms)], object=terms.start.object, height=PUSH_HEIGHT)
+    goal.pose.header.frame_id = 'world'
+    goal.pose.pose.position.x = start[0] + reach * math.cos(direction)
+    goal.pose.pose.position.y = start[1] + reach * math.sin(direction)
+    return goal
+
+
 def figures(results: list[tuple]) -> dict:
-    """Figures of (Reset.Result, s of wall time) pairs."""
+    """Figures of (Reset.Result, s of wall time) pairs. `seconds` are of ROS time, of the resets that succeeded."""
     good = [(result, wall) for result, wall in results if result.success]
 
     def spread(values) -> dict[str, float | None]:
-        if not good:
-            return {'p50': None, 'max': None}
-        return {'p50': round(float(np.median(values)), 2), 'max': round(float(max(values)), 2)}
+        values = [value for value in values if math.isfinite(value)]
+        return {f'p{share}': round(float(np.percentile(values, share)), 2) if values else None for share in (50, 95)}
 
     return {
-        'resets': len(results),
+        'n': len(results),
         'succeeded': len(good),
-        'in_one_attempt': sum(result.attempts <= 1 for result, _ in good),
-        'duration_s': spread([result.duration for result, _ in good]),
-        'wall_s': spread([wall for _, wall in good]),
+        'attempts_mean': round(float(np.mean([result.attempts for result, _ in results])), 3),
+        'seconds': spread([result.duration for result, _ in good]),
+        'wall_seconds': spread([wall for _, wall in good]),
         'position_mm': spread([1000 * result.position_error for result, _ in good]),
         'yaw_deg': spread([math.degrees(result.yaw_error) for result, _ in good]),
         'failures': [result.message for result, _ in results if not result.success],

@@ -10,10 +10,27 @@ from typing import Callable
 
 from enpire_bringup.configuration import ConfigurationError
 from enpire_bringup.task import Task
-from enpire_reset.skills import SkillCancelled, SkillError, Skills, pose_error
+from enpire_reset.geometry import pose_error
+from enpire_reset.robot import SkillCancelled, SkillError
+from enpire_reset.skills import Skills
 
 MAX_ATTEMPTS = 3
 DEFAULT_TOLERANCE = (0.012, math.radians(8))   # m, rad; a reset program may state its own as TOLERANCE
+
+PlanarPose = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One attempt. before, after: pose seen, None where it was not seen; errors are of `after`, NaN without it."""
+
+    success: bool
+    reason: str
+    before: PlanarPose | None
+    after: PlanarPose | None
+    position_error: float
+    yaw_error: float
+    duration: float
 
 
 @dataclass(frozen=True)
@@ -22,9 +39,9 @@ class ResetOutcome:
 
     success: bool
     message: str
-    attempts: int
-    target: tuple[float, float, float]
-    reached: tuple[float, float, float] | None
+    attempts: tuple[Attempt, ...]
+    target: PlanarPose
+    reached: PlanarPose | None
     position_error: float
     yaw_error: float
 
@@ -49,18 +66,18 @@ class ResetProgram:
         begin_attempt(k) is called with 0 for the first look, then with the number of each attempt. Raises
         SkillCancelled.
         """
-        task = self._task
-        target = task.start_pose(seed)
+        target = self._task.start_pose(seed)
         begin_attempt(0)
         seen, problem = self._look(skills)
-        attempts = 0
+        attempts: list[Attempt] = []
         blind = False
-        while not self._there(seen, target) and attempts < MAX_ATTEMPTS and not blind:
-            attempts += 1
-            begin_attempt(attempts)
-            failure, before = self._attempt(skills, seed), seen
+        while not self._there(seen, target) and len(attempts) < MAX_ATTEMPTS and not blind:
+            begin_attempt(len(attempts) + 1)
+            began, before = skills.robot.now(), seen
+            failure = self._attempt(skills, seed)
             seen, problem = self._look(skills)
             problem = failure or problem
+            attempts.append(self._judged(problem, before, seen, target, skills.robot.now() - began))
             # Not seen before and not after: whatever hides it, another attempt does not know more.
             blind = before is None and seen is None
         return self._outcome(seen, target, attempts, problem)
@@ -77,15 +94,14 @@ class ResetProgram:
             return f'{self._task.reset.name} raised {type(error).__name__}: {error}'
         return ''
 
-    def _look(self, skills: Skills) -> tuple[tuple[float, float, float] | None, str]:
-        """Pose of the start object with the arms at home, or None and why it was not seen."""
+    def _look(self, skills: Skills) -> tuple[PlanarPose | None, str]:
+        """Pose of the start object with all arms at home and grippers closed, as a trial begins; or None and why it
+        was not seen."""
         try:
-            arm = self._task.action.arm
-            skills.go_home(arm)
-            pose = skills.locate(self._task.start.object)
-            # A trial begins with a closed gripper, whether or not anything had to be moved.
-            skills.close_gripper(arm)
-            return pose, ''
+            skills.put_down()
+            skills.go_home(*skills.arms)
+            skills.close_grippers()
+            return skills.locate(self._task.start.object), ''
         except SkillCancelled:
             raise
         except SkillError as error:
@@ -97,16 +113,25 @@ class ResetProgram:
         position, yaw = pose_error(seen, target)
         return position <= self.tolerance[0] and yaw <= self.tolerance[1]
 
+    def _judged(self, problem, before, after, target, duration) -> Attempt:
+        success = self._there(after, target)
+        position, yaw = (math.nan, math.nan) if after is None else pose_error(after, target)
+        reason = '' if success else problem or self._miss(position, yaw)
+        return Attempt(success, reason, before, after, position, yaw, duration)
+
+    def _miss(self, position: float, yaw: float) -> str:
+        return (f'{position * 1000:.1f} mm and {math.degrees(yaw):.1f} deg from the start pose of the seed; allowed '
+                f'are {self.tolerance[0] * 1000:.0f} mm and {math.degrees(self.tolerance[1]):.0f} deg')
+
     def _outcome(self, seen, target, attempts, problem) -> ResetOutcome:
-        success = self._there(seen, target)
         if seen is None:
-            return ResetOutcome(False, problem, attempts, target, None, math.nan, math.nan)
+            return ResetOutcome(False, problem, tuple(attempts), target, None, math.nan, math.nan)
+        success = self._there(seen, target)
         position, yaw = pose_error(seen, target)
-        message = (f'{position * 1000:.1f} mm and {math.degrees(yaw):.1f} deg from the start pose of the seed; allowed '
-                   f'are {self.tolerance[0] * 1000:.0f} mm and {math.degrees(self.tolerance[1]):.0f} deg')
+        message = self._miss(position, yaw)
         if not success and problem:
             message = f'{problem} ({message})'
-        return ResetOutcome(success, message, attempts, target, seen, position, yaw)
+        return ResetOutcome(success, message, tuple(attempts), target, seen, position, yaw)
 
 
 def _load(task: Task) -> ModuleType:

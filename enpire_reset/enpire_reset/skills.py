@@ -1,218 +1,141 @@
-"""What a reset program can do with a robot: move, grasp, place and look. No ROS.
+"""What a reset program can do with a robot: look, move, grasp, place, push, hand over. No ROS.
 
 Every skill blocks until it is done, is bounded, and raises SkillError saying which skill failed and why. Poses are
-in the frame "world": x, y, z in m, yaw in rad. Unless it leans, the tool points straight down.
+in the frame "world": x, y, z in m, yaw in rad. Unless it leans or is level, the tool points straight down.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Callable, Protocol, Sequence
 
 import numpy as np
 
-from enpire_bringup.kinematics import ArmKinematics, UnreachableError, tool_down
-from enpire_bringup.station import Station
+from enpire_reset.geometry import extent, moved_to, tool_level, tool_pose, tool_yaw, wrap
+from enpire_reset.manipulation import Manipulation
+from enpire_reset.robot import Grip, Move, SkillError
 
-SIGHTINGS = 4                 # images that a look averages over
-AGREEMENT = 0.006             # m between these images, beyond which the object is still moving
-LOOK_TIMEOUT = 5.0            # s of wall time
-JOINT_MARGIN = 0.03           # rad, a little more than the guard keeps
-HALF_TURN = math.pi / 2       # rad, longest turn of a straight move in one piece
-
-
-class SkillError(RuntimeError):
-    """A skill could not do its work."""
-
-
-class SkillCancelled(SkillError):
-    """Somebody asked to stop."""
+LEANS = tuple(math.radians(lean) for lean in (0, 12, 24, 36))    # rad, of a tool that has to reach farther
+CLEARANCE = 0.030             # m beside an object, where the tool comes down
+FINGER_HALF_WIDTH = 0.013     # m: the edge of a leaning or pushing finger
+PUSH_SPEED = 0.25             # share of the station's limits
+PUSH_FORCE = 20.0             # N at which a push has met something that does not give way
+LONGEST_PUSH = 0.40           # m
+STANDOFF = 0.10               # m before the object, from where a level tool comes
+ASIDE = 0.10                  # m that a gripper rises when it has given something away
 
 
-@dataclass(frozen=True)
-class GripperState:
-    """Where a gripper motion ended. position: m a finger; stalled: something stopped the fingers."""
+class Skills(Manipulation):
+    """All skills on one station; see the layers `Looking` and `Manipulation` for the simpler ones."""
 
-    position: float
-    stalled: bool
-    reached: bool
+    def retreat_and_look(self, arm: str, height: float, name: str) -> tuple[float, float, float]:
+        """Up to `height`, home with a closed gripper, and the pose (x, y, yaw) of the object seen then."""
+        self.retreat(arm, height)
+        return self.locate(name)
 
+    def push(self, arm: str, name: str, x: float, y: float, height: float) -> tuple[float, float, float]:
+        """Push an object straight towards (x, y) with the closed gripper's tip at `height`; the pose seen after it.
 
-class Robot(Protocol):
-    """What skills need of a station. Every method blocks, is bounded and raises SkillError."""
-
-    def move_to_named(self, arm: str, name: str) -> None: ...
-
-    def move_to_pose(self, arm: str, pose: np.ndarray) -> None: ...
-
-    def move_straight(self, arm: str, pose: np.ndarray) -> None: ...
-
-    def move_gripper(self, arm: str, position: float, max_effort: float) -> GripperState: ...
-
-    def sightings(self, name: str, count: int, timeout: float) -> list[tuple[float, float, float]]:
-        """(x, y, yaw) from the next `count` images taken from now on in which the object is visible."""
-
-
-@dataclass
-class _Tool:
-    """Where a tool was sent last."""
-
-    x: float
-    y: float
-    height: float
-    yaw: float
-    lean: float
-
-
-class Skills:
-    """Skills on one station. `report(stage)` is called with the name of what begins."""
-
-    def __init__(self, station: Station, robot: Robot, report: Callable[[str], None] = lambda stage: None):
-        self._station = station
-        self._robot = robot
-        self._report = report
-        self._kinematics = {name: ArmKinematics(station, name) for name in station.arms}
-        self._tools: dict[str, _Tool] = {}
-
-    # -- looking
-
-    def locate(self, name: str, timeout: float = LOOK_TIMEOUT) -> tuple[float, float, float]:
-        """Pose (x, y, yaw) of an object at rest, from images taken from now on. The view has to be clear: go home
-        first."""
-        self._report('locate')
-        for _ in range(3):
-            poses = np.array(self._robot.sightings(name, SIGHTINGS, timeout))
-            x, y = np.median(poses[:, 0]), np.median(poses[:, 1])
-            if np.abs(poses[:, :2] - (x, y)).max() < AGREEMENT:
-                yaw = math.atan2(np.sin(poses[:, 2]).mean(), np.cos(poses[:, 2]).mean())
-                return float(x), float(y), yaw
-        raise SkillError(f'locate: {name} does not come to rest')
-
-    # -- moving
-
-    def go_home(self, arm: str) -> None:
-        """Joint-space move to the arm's named position "home"."""
-        self._report('home')
-        self._robot.move_to_named(arm, 'home')
-        self._tools.pop(arm, None)
-
-    def move_above(self, arm: str, x: float, y: float, height: float, yaw: float, lean: float = 0.0) -> None:
-        """Joint-space move of the tool centre point to `height` over (x, y). At yaw 0 the fingers close along y.
-
-        lean (rad): turns the tool about its closing direction, so that it points outward; it reaches farther so.
+        The tip goes behind the object and through to where the object's near side would be at (x, y). The object may
+        turn on the way. Raises SkillError, also when the way is longer than LONGEST_PUSH.
         """
-        self._report('approach')
-        self._robot.move_to_pose(arm, self.tool_pose(x, y, height, yaw, lean))
-        self._tools[arm] = _Tool(x, y, height, yaw, lean)
-
-    def lower(self, arm: str, height: float) -> None:
-        """Straight down, or up, to `height`."""
-        self._report('lower')
+        self.go_home(*self.arms)
+        px, py, yaw = self.locate(name)
+        distance, direction = math.hypot(x - px, y - py), math.atan2(y - py, x - px)
+        if distance > LONGEST_PUSH:
+            raise SkillError(f'push: ({x:.3f}, {y:.3f}) m is {distance:.2f} m from {name}; at most {LONGEST_PUSH:g} m '
+                             'are pushed at a time')
+        self.report('push')
+        near = extent(self.task.objects[name].outline, yaw, direction + math.pi) + FINGER_HALF_WIDTH
+        u = np.array([math.cos(direction), math.sin(direction)])
+        behind = np.array([px, py]) - (near + CLEARANCE) * u
+        end = np.array([x, y]) - near * u
+        above = self.task.objects[name].face_height + 2 * CLEARANCE
+        turn = self.heading(arm, *behind)
+        lean = self._lean_for(arm, [(behind, height), (behind, above), (end, height), (end, above)], turn)
+        self._go(Move(arm, pose=tool_pose(*behind, above, turn, lean)), Grip(arm, 0.0))
         self._change_height(arm, height)
-
-    def lift(self, arm: str, height: float) -> None:
-        """Straight up to `height`."""
-        self._report('lift')
-        self._change_height(arm, height)
-
-    def carry(self, arm: str, x: float, y: float, turn: float) -> None:
-        """Straight, at the present height, to (x, y), turning the tool by `turn` (rad) on the way."""
-        self._report('carry')
-        tool = self._tool(arm)
-        pieces = max(1, math.ceil(abs(turn) / HALF_TURN))
-        start = tool.x, tool.y, tool.yaw
-        for piece in range(1, pieces + 1):
-            share = piece / pieces
-            tool.x, tool.y = start[0] + share * (x - start[0]), start[1] + share * (y - start[1])
-            tool.yaw = start[2] + share * turn
-            self._straight(arm, tool)
-
-    def retreat(self, arm: str, height: float) -> None:
-        """Up to `height`, then home, out of the cameras' way."""
-        self.lift(arm, height)
-        self.go_home(arm)
-
-    def can_reach(self, arm: str, x: float, y: float, height: float, yaw: float, lean: float = 0.0) -> bool:
-        """Whether the tool can be there."""
-        home = self._station.arms[arm].named['home']
-        pose = self.tool_pose(x, y, height, yaw, lean)
-        limits = self._station.safety
-        if not all(low <= value <= high for low, value, high in
-                   zip(limits.workspace_low, pose[:3, 3], limits.workspace_high)):
-            return False
         try:
-            self._kinematics[arm].ik(pose, home, margin=JOINT_MARGIN)
-        except UnreachableError:
-            return False
-        return True
+            stopped = self._go(Move(arm, pose=moved_to(self.tool(arm), *end), straight=True, speed=PUSH_SPEED,
+                                    stop_force=PUSH_FORCE))[0]
+        finally:
+            self.retreat(arm, above)
+        if stopped.contact:
+            raise SkillError(f'push: {name} does not give way: the tool met {stopped.force:.0f} N')
+        return self.locate(name)
 
-    def bearing(self, arm: str, x: float, y: float) -> float:
-        """Direction (rad) in which (x, y) lies from the arm's base, counted from the arm's own forward."""
-        base = self._station.arms[arm]
-        return math.atan2(y - base.base_xyz[1], x - base.base_xyz[0]) - base.base_rpy[2]
+    def _lean_for(self, arm: str, places, turn: float) -> float:
+        for lean in LEANS:
+            if all(self.can_reach(arm, *place, height, turn, lean) for place, height in places):
+                return lean
+        (x, y), _ = places[-1]
+        raise SkillError(f'push: the way to ({x:.3f}, {y:.3f}) m is out of reach of {arm}')
 
-    @staticmethod
-    def tool_pose(x: float, y: float, height: float, yaw: float, lean: float = 0.0) -> np.ndarray:
-        """TCP pose (4, 4); see `move_above`."""
-        pose = tool_down(x, y, height, yaw)
-        c, s = math.cos(lean), math.sin(lean)
-        pose[:3, :3] = pose[:3, :3] @ np.array([[c, 0.0, -s], [0.0, 1.0, 0.0], [s, 0.0, c]])
-        return pose
+    def hand_over(self, arm: str, to_arm: str, x: float, y: float, yaw: float, height: float,
+                  tool_height: float) -> None:
+        """What `arm` holds is taken over by `to_arm` in the air, at (x, y): first both hold it, then `arm` lets go.
 
-    # -- gripping
-
-    def open_gripper(self, arm: str) -> GripperState:
-        """Open as far as the gripper goes."""
-        self._report('open')
-        gripper = self._station.arms[arm].gripper
-        return self._robot.move_gripper(arm, gripper.open, gripper.max_effort)
-
-    def close_gripper(self, arm: str, max_effort: float = 0.0) -> GripperState:
-        """Close with limited force (N; 0: the station file's) until something stops the fingers."""
-        self._report('close')
-        return self._robot.move_gripper(arm, self._station.arms[arm].gripper.closed, max_effort)
-
-    def grasp(self, arm: str, width: float, max_effort: float) -> GripperState:
-        """Close on an object that is `width` m wide. Raises SkillError when the fingers hold something else."""
-        state = self.close_gripper(arm, max_effort)
-        self.check_grasp(arm, width, state)
-        return state
-
-    def check_grasp(self, arm: str, width: float, state: GripperState) -> None:
-        """Raise SkillError unless the fingers are about `width` m apart."""
-        between = 2.0 * abs(state.position - self._station.arms[arm].gripper.closed)
-        if not 0.6 * width <= between <= 1.5 * width:
-            raise SkillError(f'grasp: the fingers of {arm} are {between * 1000:.1f} mm apart; an object of '
-                             f'{width * 1000:.0f} mm was expected between them')
-
-    def place(self, arm: str, height: float) -> None:
-        """Down to `height`, and let go."""
-        self._report('place')
-        self._change_height(arm, height)
+        The giver's tool comes to `tool_height` with its fingers closing across `yaw`; the taker's comes level and
+        grasps at `height`, far enough below that the grippers keep clear of each other.
+        """
+        held = self._held_by(arm)
+        self._move_held(arm, x, y, yaw, tool_height)
+        self.report('hand over')
+        heading = self._heading(to_arm, x, y, height, yaw)
+        back = x - STANDOFF * math.cos(heading), y - STANDOFF * math.sin(heading)
+        away = tool_level(*back, height, heading)
+        self._go(Move(to_arm, pose=away), Grip(to_arm, self.opening(to_arm)))
+        self._go(Move(to_arm, pose=tool_level(x, y, height, heading), straight=True))
+        try:
+            self.grasp(to_arm, held.width, held.max_force)
+            self.check_held(arm)
+        except SkillError:
+            self.open_gripper(to_arm)
+            self._go(Move(to_arm, pose=away, straight=True))
+            raise
         self.open_gripper(arm)
+        self._change_height(arm, tool_height + ASIDE)
+        self.go_home(arm)
+        self.check_held(to_arm)
 
-    # --
+    def hand_over_on_table(self, arm: str, to_arm: str, x: float, y: float, yaw: float, height: float) -> None:
+        """What `arm` holds is put down at (x, y) with its tool at `height`, and taken there by `to_arm`.
 
-    def _change_height(self, arm: str, height: float) -> None:
-        tool = self._tool(arm)
-        tool.height = height
-        self._straight(arm, tool)
+        For what is too small for two grippers at once.
+        """
+        held = self._held_by(arm)
+        above = self.tool(arm)[2, 3]
+        self._move_held(arm, x, y, yaw, above)
+        self.report('hand over')
+        self.place(arm, height)
+        self.retreat(arm, above)
+        forward = self.heading(to_arm, x, y)
+        taken = min((yaw, yaw + math.pi), key=lambda angle: abs(wrap(angle - forward)))
+        taken = forward + wrap(taken - forward)
+        self.approach(to_arm, x, y, above, taken)
+        self.lower(to_arm, height)
+        try:
+            self.grasp(to_arm, held.width, held.max_force)
+        except SkillError:
+            self.open_gripper(to_arm)
+            self.retreat(to_arm, above)
+            raise
+        self.lift(to_arm, above)
 
-    def _straight(self, arm: str, tool: _Tool) -> None:
-        self._robot.move_straight(arm, self.tool_pose(tool.x, tool.y, tool.height, tool.yaw, tool.lean))
+    def _held_by(self, arm: str):
+        if arm not in self._held:
+            raise SkillError(f'hand_over: {arm} holds nothing; grasp first')
+        return self._held[arm]
 
-    def _tool(self, arm: str) -> _Tool:
-        if arm not in self._tools:
-            raise SkillError(f'{arm}: nobody knows where its tool is; begin with move_above')
-        return self._tools[arm]
+    def _move_held(self, arm: str, x: float, y: float, yaw: float, height: float) -> None:
+        self.carry(arm, x, y, wrap(yaw - tool_yaw(self.tool(arm))))
+        self._change_height(arm, height)
 
-
-def wrap(angle: float) -> float:
-    """The same angle in (-pi, pi]."""
-    return math.atan2(math.sin(angle), math.cos(angle))
-
-
-def pose_error(pose: Sequence[float], target: Sequence[float]) -> tuple[float, float]:
-    """Distance (m) and angle (rad, positive) between two planar poses (x, y, yaw)."""
-    return math.hypot(pose[0] - target[0], pose[1] - target[1]), abs(wrap(pose[2] - target[2]))
+    def _heading(self, arm: str, x: float, y: float, height: float, yaw: float) -> float:
+        """The direction square to the giver's fingers from which the taker's level tool comes most easily."""
+        forward = self.heading(arm, x, y)
+        for heading in sorted((forward + wrap(yaw + quarter * math.pi / 2 - forward) for quarter in range(4)),
+                              key=lambda heading: abs(heading - forward)):
+            if all(self.reaches(arm, tool_level(x - back * math.cos(heading), y - back * math.sin(heading), height,
+                                                heading)) for back in (0.0, STANDOFF)):
+                return heading
+        raise SkillError(f'hand_over: {arm} cannot take anything at ({x:.3f}, {y:.3f}, {height:.3f}) m; meet elsewhere')

@@ -6,6 +6,7 @@ import math
 import threading
 import time
 from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from typing import Callable
 
 import numpy as np
@@ -15,56 +16,84 @@ from enpire_msgs.msg import ObjectPose
 from geometry_msgs.msg import PoseStamped
 from rclpy.action import ActionClient
 from rclpy.node import Node
+from sensor_msgs.msg import Image, JointState
 
 from enpire_bringup.actions import RemoteCallCancelled, RemoteCallError, call_action
+from enpire_bringup.image_messages import ImageMessageError, read_image
 from enpire_bringup.kinematics import quaternion_of
+from enpire_bringup.serialized_messages import SECOND, JointStateReader, stamp_of
 from enpire_bringup.station import Station
-from enpire_bringup.station_node import STATE_QOS
-from enpire_reset.skills import GripperState, SkillCancelled, SkillError
+from enpire_bringup.station_node import IMAGE_QOS, LATEST_QOS, STATE_QOS
+from enpire_reset.robot import CameraSilent, Grip, GripEnd, Move, MoveEnd, Sighting, SkillCancelled, SkillError
 
 MOVE_TIMEOUT = 60.0       # s of wall time; arm_control has tighter bounds of its own
 GRIPPER_TIMEOUT = 30.0    # s of wall time
+STATE_TIMEOUT = 5.0       # s of wall time for the first joint state
 KEPT = 64                 # object poses kept
 
 
 class StationRobot:
-    """A `Robot` (see skills.py) on a running station. `cancelled()` ends what runs, with SkillCancelled.
+    """A `Robot` (see robot.py) on a running station. `cancelled()` ends what runs, with SkillCancelled.
 
-    For worker threads only; the node's executor has to spin in another thread.
+    For worker threads only; the node's executor has to spin in another thread. Its time is the stamp of the newest
+    joint state: the node needs no clock.
     """
 
     def __init__(self, node: Node, station: Station):
         self.cancelled: Callable[[], bool] = lambda: False
         self._node = node
+        self._station = station
         self._move = ActionClient(node, MoveArm, 'move_arm')
         self._grippers = {name: ActionClient(node, GripperCommand, f'{name}/gripper_controller/gripper_cmd')
                           for name in station.arms}
+        # One motion for each arm and each gripper may run at a time.
+        self._threads = ThreadPoolExecutor(2 * len(station.arms), thread_name_prefix='motion')
         self._poses: deque[ObjectPose] = deque(maxlen=KEPT)
-        self._seen = threading.Condition()
+        self._state: bytes | None = None     # the newest joint state as it came: few of them are ever read
+        self._reader = JointStateReader()
+        self._news = threading.Condition()
+        node.create_subscription(JointState, 'joint_states', self._on_state, LATEST_QOS, raw=True)
         node.create_subscription(ObjectPose, 'object_poses', self._on_pose, STATE_QOS)
 
-    def move_to_named(self, arm: str, name: str) -> None:
-        self._move_arm(MoveArm.Goal(arm=arm, mode=MoveArm.Goal.NAMED, named=name))
+    # -- motions
 
-    def move_to_pose(self, arm: str, pose: np.ndarray) -> None:
-        self._move_arm(MoveArm.Goal(arm=arm, mode=MoveArm.Goal.POSE, pose=_stamped(pose)))
+    def run(self, *motions: Move | Grip) -> list[MoveEnd | GripEnd]:
+        """See `Robot`. What still runs when another motion fails goes on to its own end."""
+        if len(motions) == 1:
+            return [self._run(motions[0])]
+        futures = [self._threads.submit(self._run, motion) for motion in motions]
+        errors = [error for future in futures if (error := future.exception()) is not None]
+        if errors:
+            raise next((error for error in errors if isinstance(error, SkillCancelled)), errors[0])
+        return [future.result() for future in futures]
 
-    def move_straight(self, arm: str, pose: np.ndarray) -> None:
-        self._move_arm(MoveArm.Goal(arm=arm, mode=MoveArm.Goal.LINEAR, pose=_stamped(pose)))
+    def _run(self, motion: Move | Grip) -> MoveEnd | GripEnd:
+        return self._move_arm(motion) if isinstance(motion, Move) else self._move_gripper(motion)
 
-    def _move_arm(self, goal: MoveArm.Goal) -> None:
+    def _move_arm(self, motion: Move) -> MoveEnd:
+        goal = MoveArm.Goal(arm=motion.arm, speed_scale=motion.speed, stop_force=motion.stop_force)
+        if motion.pose is None:
+            goal.mode, goal.named = MoveArm.Goal.NAMED, motion.named
+        else:
+            goal.mode = MoveArm.Goal.LINEAR if motion.straight else MoveArm.Goal.POSE
+            goal.pose = _stamped(motion.pose)
         result = self._call(self._move, goal, MOVE_TIMEOUT)
         if not result.success:
             raise SkillError(f'move_arm: {result.message}')
+        return MoveEnd(result.contact, result.force)
 
-    def move_gripper(self, arm: str, position: float, max_effort: float) -> GripperState:
+    def _move_gripper(self, motion: Grip) -> GripEnd:
+        gripper = self._station.arms[motion.arm].gripper
+        towards = math.copysign(1.0, gripper.open - gripper.closed)
         goal = GripperCommand.Goal()
-        goal.command.position, goal.command.max_effort = position, max_effort
-        result = self._call(self._grippers[arm], goal, GRIPPER_TIMEOUT)
+        goal.command.position = gripper.closed + towards * motion.width / 2
+        goal.command.max_effort = motion.max_force
+        result = self._call(self._grippers[motion.arm], goal, GRIPPER_TIMEOUT)
+        width = 2 * abs(result.position - gripper.closed)
         if not (result.reached_goal or result.stalled):
-            raise SkillError(f'gripper of {arm}: neither reached {position:.4f} m nor stalled; it is at '
-                             f'{result.position:.4f} m a finger')
-        return GripperState(result.position, result.stalled, result.reached_goal)
+            raise SkillError(f'gripper of {motion.arm}: neither reached {motion.width * 1000:.1f} mm nor stalled; its '
+                             f'fingers are {width * 1000:.1f} mm apart')
+        return GripEnd(width, abs(result.effort), result.stalled)
 
     def _call(self, client: ActionClient, goal, timeout: float):
         try:
@@ -74,34 +103,94 @@ class StationRobot:
         except RemoteCallError as error:
             raise SkillError(str(error)) from error
 
-    def sightings(self, name: str, count: int, timeout: float) -> list[tuple[float, float, float]]:
+    # -- senses
+
+    def now(self) -> float:
+        return stamp_of(self._newest_state()) / SECOND
+
+    def joints(self, arm: str) -> np.ndarray:
+        return np.array(self._positions(self._station.arms[arm].joints))
+
+    def gripper_width(self, arm: str) -> float:
+        gripper = self._station.arms[arm].gripper
+        return 2 * abs(self._positions([gripper.joint])[0] - gripper.closed)
+
+    def _positions(self, joints) -> list[float]:
+        _, names, positions, _, _ = self._reader.read(self._newest_state())
+        missing = [joint for joint in joints if joint not in names]
+        if missing or len(positions) != len(names):
+            raise SkillError(f'joint_states lack {", ".join(missing) or "positions"}')
+        return [positions[names.index(joint)] for joint in joints]
+
+    def _newest_state(self) -> bytes:
+        self._wait_for(lambda: self._state is not None, STATE_TIMEOUT)
+        if self._state is None:
+            raise SkillError(f'no joint state came within {STATE_TIMEOUT:g} s; is the station running?')
+        return self._state
+
+    def look(self, name: str, images: int, timeout: float) -> list[Sighting]:
         """See `Robot`. Images count that were taken after this call began, by their stamps."""
-        since = self._node.get_clock().now().nanoseconds
+        since = stamp_of(self._newest_state())
+
+        def fresh() -> list[ObjectPose]:
+            return [pose for pose in self._poses if pose.object_id == name and _nanoseconds(pose) > since]
+        if not self._wait_for(lambda: len(fresh()) >= images, timeout):
+            raise CameraSilent(f'locate: {len(fresh())} of {images} images with {name} or without it came within '
+                               f'{timeout:g} s; do the camera and camera_perception run?')
+        return [Sighting(_planar(pose), pose.visible, pose.visible_fraction) for pose in fresh()[-images:]]
+
+    def photograph(self, camera: str, timeout: float) -> np.ndarray:
+        topic = self._station.cameras[camera].image_topic
+        message = self.image(topic, timeout)
+        if message is None:
+            raise CameraSilent(f'no image came on {self._node.resolve_topic_name(topic)} within {timeout:g} s; does the '
+                               f'camera {camera} run?')
+        try:
+            return read_image(message, 'rgb8')
+        except ImageMessageError as error:
+            raise SkillError(f'camera {camera}: {error}') from error
+
+    def image(self, topic: str, timeout: float) -> Image | None:
+        """The next image on a topic taken from now on, or None. Nobody listens there between two calls: cameras and
+        overlays cost nothing then."""
+        since = stamp_of(self._state) if self._state is not None else 0
+        images: list[Image] = []
+
+        def on_image(message: Image) -> None:
+            if _nanoseconds(message) > since:
+                with self._news:
+                    images.append(message)
+                    self._news.notify_all()
+        subscription = self._node.create_subscription(Image, topic, on_image, IMAGE_QOS)
+        try:
+            self._wait_for(lambda: images, timeout)
+        finally:
+            self._node.destroy_subscription(subscription)
+        return images[-1] if images else None
+
+    def _wait_for(self, condition: Callable[[], bool], timeout: float) -> bool:
         deadline = time.monotonic() + timeout
-        while True:
-            with self._seen:
-                fresh = [pose for pose in self._poses if pose.object_id == name and _stamp(pose) > since]
-                visible = [pose for pose in fresh if pose.visible]
-                if len(visible) >= count:
-                    return [_planar(pose) for pose in visible[-count:]]
+        with self._news:
+            while not condition():
                 if self.cancelled():
                     raise SkillCancelled('cancelled while looking')
                 left = deadline - time.monotonic()
                 if left <= 0:
-                    raise SkillError(
-                        f'locate: {name} was visible in {len(visible)} of {len(fresh)} images within {timeout:g} s, '
-                        f'{count} are needed; ' + ('is the camera covered, or the object out of view?' if fresh else
-                                                   'do the camera and camera_perception run?'))
-                self._seen.wait(min(left, 0.1))
+                    return False
+                self._news.wait(min(left, 0.1))
+        return True
+
+    def _on_state(self, state: bytes) -> None:
+        self._state = state
 
     def _on_pose(self, message: ObjectPose) -> None:
-        with self._seen:
+        with self._news:
             self._poses.append(message)
-            self._seen.notify_all()
+            self._news.notify_all()
 
 
-def _stamp(message: ObjectPose) -> int:
-    return message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec
+def _nanoseconds(message) -> int:
+    return message.header.stamp.sec * SECOND + message.header.stamp.nanosec
 
 
 def _planar(message: ObjectPose) -> tuple[float, float, float]:

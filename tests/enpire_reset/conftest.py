@@ -1,5 +1,7 @@
 """A robot for skills without ROS: the simulated world, the controller and the planner in one process."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -8,19 +10,25 @@ from enpire_bringup.guard import guard_limits
 from enpire_bringup.station import load_station
 from enpire_bringup.task import load_task
 from enpire_bringup.trajectory_controller import Outcome, StationMotion, TrajectoryGoal
-from enpire_bringup.world import World
-from enpire_reset.skills import GripperState, SkillError
+from enpire_bringup.world import Renderer, World
+from enpire_reset.robot import GripEnd, Move, MoveEnd, Sighting, SkillError
 
 NOISE = 0.0006, 0.005     # m, rad: what perception is worth
 
 
 class SimulatedRobot:
-    """A `Robot` (see enpire_reset.skills) on a World. `before_grasp` is called once before a gripper closes."""
+    """A `Robot` (see enpire_reset.robot) on a World.
+
+    before_grasp: called once before a gripper closes with a force of its own. sees(x, y): where the task's camera
+    sees objects; None: everywhere.
+    """
 
     def __init__(self, station, task):
         self.station = station
         self.world = World(station, task)
         self.before_grasp = None
+        self.sees = None
+        self._renderer = None
         self._motion = StationMotion(station)
         self._arms = {name: ArmMotion(station, name, guard_limits(station, task)) for name in station.arms}
         self._noise = np.random.default_rng(0)
@@ -39,49 +47,123 @@ class SimulatedRobot:
         self.world.step(dict(zip(joints, targets)), {name: limits[joints.index(name)] for name in fingers},
                         dict(zip(joints, speeds)))
 
-    def _follow(self, name, plan):
-        arm = self._arms[name]
+    def run(self, *motions):
+        ends = [self._begin_move(motion) if isinstance(motion, Move) else self._begin_grip(motion)
+                for motion in motions]
+        while not all(end.over() for end in ends):
+            self._tick()
+        return [end.result() for end in ends]
+
+    def _begin_move(self, move):
+        arm = self._arms[move.arm]
         try:
             start = arm.start()
-            trajectory = plan(arm.planner, start)
+            trajectory = self._plan(arm.planner, start, move)
             arm.guard.check_trajectory(trajectory, start)
         except ValueError as error:
             raise SkillError(str(error)) from error
         goal = TrajectoryGoal([0.3] * 6, [0.025] * 6, [0.03] * 6, 1.5)
         points = zip(trajectory.times.tolist(), trajectory.positions.tolist(), trajectory.velocities.tolist())
-        self._motion.arms[name].follow(self._motion.now, 0, list(points), goal)
-        while goal.outcome is None:
-            self._tick()
-        if goal.outcome is not Outcome.SUCCESSFUL:
-            arm.sent(None)
-            raise SkillError(goal.message)
-        arm.sent(trajectory.positions[-1])
+        self._motion.arms[move.arm].follow(self._motion.now, 0, list(points), goal)
 
-    def move_to_named(self, arm, name):
-        self._follow(arm, lambda planner, start: planner.to_named(start, name, 1.0))
+        def result():
+            if goal.outcome is not Outcome.SUCCESSFUL:
+                arm.sent(None)
+                raise SkillError(goal.message)
+            arm.sent(trajectory.positions[-1])
+            return MoveEnd()
+        return _Running(lambda: goal.outcome is not None, result)
 
-    def move_to_pose(self, arm, pose):
-        self._follow(arm, lambda planner, start: planner.to_pose(start, pose, 1.0))
+    @staticmethod
+    def _plan(planner, start, move):
+        if move.pose is None:
+            return planner.to_named(start, move.named, move.speed)
+        return (planner.line_to if move.straight else planner.to_pose)(start, move.pose, move.speed)
 
-    def move_straight(self, arm, pose):
-        self._follow(arm, lambda planner, start: planner.line_to(start, pose, 1.0))
-
-    def move_gripper(self, arm, position, max_effort):
-        if position == self.station.arms[arm].gripper.closed and self.before_grasp:
+    def _begin_grip(self, grip):
+        if grip.width == 0.0 and grip.max_force and self.before_grasp:
             self.before_grasp, act = None, self.before_grasp
             act()
-        gripper = self._motion.grippers[arm]
-        goal = gripper.move(self._motion.now, position, max_effort)
-        while not goal.finished.is_set():
-            self._tick()
-        return GripperState(gripper.measured[0], goal.stalled, goal.reached)
+        gripper = self._motion.grippers[grip.arm]
+        goal = gripper.move(self._motion.now, grip.width / 2, grip.max_force)
+        return _Running(goal.finished.is_set,
+                        lambda: GripEnd(2 * gripper.measured[0], abs(gripper.measured[2]), goal.stalled))
 
-    def sightings(self, name, count, timeout):
+    def now(self):
+        return self.world.time
+
+    def joints(self, arm):
+        return np.array(self._arms[arm].positions)
+
+    def gripper_width(self, arm):
+        return 2 * self._motion.grippers[arm].measured[0]
+
+    def look(self, name, images, timeout):
         for _ in range(15):
             self._tick()
-        x, y, yaw, _, _ = self.world.object_pose(name)
-        shift = self._noise.normal(size=(count, 3)) * (NOISE[0], NOISE[0], NOISE[1])
-        return [tuple(pose) for pose in np.array([x, y, yaw]) + shift]
+        x, y, yaw, z, upright = self.world.object_pose(name)
+        in_view = self.sees is None or self.sees(x, y)
+        if z > 0.005 or upright < 0.99 or not in_view:
+            return [Sighting((math.nan,) * 3, False, 0.0)] * images
+        shift = self._noise.normal(size=(images, 3)) * (NOISE[0], NOISE[0], NOISE[1])
+        return [Sighting(tuple(pose), True, 1.0) for pose in np.array([x, y, yaw]) + shift]
+
+    def photograph(self, camera, timeout):
+        if self._renderer is None:
+            self._renderer = Renderer(self.station, self.world.task)
+        return self._renderer.render(camera, self.world.state())
+
+
+class _Running:
+    """A motion that has begun."""
+
+    def __init__(self, over, result):
+        self.over = over
+        self.result = result
+
+
+class Scripted:
+    """A robot that sees what the script says: planar poses, Sightings or errors, the last one over and over.
+
+    It notes what it is asked to do in `motions`, a list of motions for every call, and every gripper ends as `grip`.
+    Its arms stay `at` their joint positions, unless solve(arm, pose) says where a pose brings them.
+    """
+
+    def __init__(self, sightings=()):
+        self.seen = list(sightings)
+        self.motions = []
+        self.grip = None
+        self.width = 0.0
+        self.at = {}
+        self.solve = None
+        self.time = 0.0
+
+    def run(self, *motions):
+        self.motions.append(motions)
+        return [self._end(motion) for motion in motions]
+
+    def _end(self, motion):
+        if isinstance(motion, Move):
+            if self.solve and motion.pose is not None:
+                self.at[motion.arm] = self.solve(motion.arm, motion.pose)
+            return MoveEnd()
+        return self.grip or GripEnd(motion.width, 0.0, False)
+
+    def joints(self, arm):
+        return np.asarray(self.at.get(arm, np.full(6, 0.1)))
+
+    def gripper_width(self, arm):
+        return self.width
+
+    def now(self):
+        self.time += 1.0
+        return self.time
+
+    def look(self, name, images, timeout):
+        seen = self.seen.pop(0) if len(self.seen) > 1 else self.seen[0]
+        if isinstance(seen, Exception):
+            raise seen
+        return [seen if isinstance(seen, Sighting) else Sighting(seen, True, 1.0)] * images
 
 
 @pytest.fixture(scope='session')
@@ -97,3 +179,9 @@ def task():
 @pytest.fixture(scope='module')
 def robot(station, task):
     return SimulatedRobot(station, task)
+
+
+@pytest.fixture
+def scripted():
+    """scripted(sightings) -> a Scripted robot."""
+    return Scripted
