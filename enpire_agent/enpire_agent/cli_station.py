@@ -38,6 +38,12 @@ def add_verbs(verbs) -> None:
     status.add_argument('--watch', action='store_true', help='again and again, until Ctrl-C')
     status.set_defaults(run=run_status)
 
+    doctor = verbs.add_parser('doctor', help='look whether this machine can run a station, and say what to type')
+    doctor.add_argument('--station', default=DEFAULT_STATION, metavar='NAME', help='name or file')
+    doctor.add_argument('--task', default=DEFAULT_TASK, metavar='NAME', help='name or folder')
+    doctor.add_argument('--json', action='store_true', help='as JSON')
+    doctor.set_defaults(run=run_doctor)
+
     home = verbs.add_parser('home', help='move the arms to their home position')
     _add_namespace(home)
     home.add_argument('--arm', help='only this arm')
@@ -235,6 +241,16 @@ def _show_reports(reports: list[dict], options) -> None:
     if options.watch and sys.stdout.isatty():
         print('\033[2J\033[H', end='')      # clear the terminal
     print('\n\n'.join(status_text(report) for report in reports), flush=True)
+
+
+def run_doctor(options) -> int:
+    from enpire_agent.doctor import examine, findings_json, findings_text
+    from enpire_agent.local_stations import our_stations
+
+    findings = examine(options.station, options.task, DEFAULT_VIEW_PORT, our_stations())
+    summary = findings_json(findings)
+    print(json.dumps(summary, indent=2) if options.json else findings_text(findings))
+    return 0 if summary['ready'] else 1
 
 
 def run_home(options) -> int:

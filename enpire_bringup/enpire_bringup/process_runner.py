@@ -52,7 +52,7 @@ class DomainReservation:
         for domain in range(1, 101):       # higher domains' ports meet the range of ephemeral ports
             self._lock = _LockFile(_state_directory() / f'domain_{domain}.lock')
             if self._lock.acquire({'pid': os.getpid()}):
-                if _discovery_port_is_free(domain):
+                if discovery_port_is_free(domain):
                     self.domain_id = domain
                     return
                 self._lock.release()
@@ -62,7 +62,8 @@ class DomainReservation:
         self._lock.release()
 
 
-def _discovery_port_is_free(domain: int) -> bool:
+def discovery_port_is_free(domain: int) -> bool:
+    """Whether no program of this machine has the UDP ports by which participants of a ROS domain find each other."""
     import socket
 
     # DDS-RTPS 9.6.2: discovery multicast port 7400 + 250 d, first participant's unicast port 7410 + 250 d.

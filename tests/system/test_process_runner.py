@@ -290,7 +290,7 @@ def test_domains_in_use_are_not_given_away(small_station, ros_domain):
         other = process_runner.DomainReservation()
         try:
             assert other.domain_id != ros_domain
-            assert not process_runner._discovery_port_is_free(ros_domain)
+            assert not process_runner.discovery_port_is_free(ros_domain)
         finally:
             other.release()
 
