@@ -16,12 +16,14 @@ class ControllerLink:
     """The world's end of the link to the controller in its process; found by the name of its command topic.
 
     command(stamp ns, positions, velocities, efforts): takes what answers a state, in the order of Station.joints, from
-    any thread; the same numbers as in a message on `joint_commands`.
+    any thread; the same numbers as in a message on `joint_commands`. on_connect(): called when a controller takes over.
     """
 
-    def __init__(self, topic: str, command: Callable[[int, Sequence[float], Sequence[float], Sequence[float]], None]):
+    def __init__(self, topic: str, command: Callable[[int, Sequence[float], Sequence[float], Sequence[float]], None],
+                 on_connect: Callable[[], None] = lambda: None):
         self.command = command
         self._topic = topic
+        self._on_connect = on_connect
         self._observe: Callable | None = None
         self._streamed: Callable[[], bool] = lambda: False
         with _lock:
@@ -35,6 +37,7 @@ class ControllerLink:
                 streamed: Callable[[], bool]) -> None:
         """A controller takes over: `observe` is handed every state and answers by `command`, at once or later;
         `streamed` says whether it waits for a policy at its steps."""
+        self._on_connect()
         self._streamed = streamed
         self._observe = observe
 

@@ -35,9 +35,10 @@ class SimStation(StationNode):
         self._writer = JointStateWriter(self.station.joints)
         self._failure: Exception | None = None
         self._failure_signal = self.create_guard_condition(self._raise_failure)
-        self._link = ControllerLink(self.resolve_topic_name('joint_commands'), self._on_linked_command)
+        self._link = ControllerLink(self.resolve_topic_name('joint_commands'), self._on_linked_command,
+                                    self._on_link)
         self._loop = WorldLoop(world, self._publish, self.get_logger().warning, self._failed, self._link.streamed)
-        self.create_subscription(JointState, 'joint_commands', self._on_command, STATE_QOS)
+        self._commands = self.create_subscription(JointState, 'joint_commands', self._on_command, STATE_QOS)
         self._finger_joints = [arm.gripper.joint for arm in self.station.arms.values()]
         self.create_service(Trigger, 'sim/reset_world', self._on_reset)
         pace = self.station.real_time_factor
@@ -59,6 +60,10 @@ class SimStation(StationNode):
         self._states.publish(self._writer.write(stamp, position, velocity, effort))
         if self._link.connected:
             self._link.observe(stamp, position.tolist(), velocity.tolist(), effort.tolist())
+
+    def _on_link(self) -> None:
+        # One controller, not two: from here on nothing listens to the topic.
+        self.destroy_subscription(self._commands)
 
     def _on_linked_command(self, stamp: int, positions, velocities, efforts) -> None:
         joints = self.station.joints
