@@ -24,6 +24,8 @@ def build_model(station: Station, task: Task) -> mujoco.MjModel:
 
     Raises ConfigurationError naming the file and the thing that is wrong in it.
     """
+    # MuJoCo's own way of warning is a MUJOCO_LOG.TXT in the current folder.
+    mujoco.set_mju_user_warning(lambda message: None)
     spec = _read(task.scene)
     for arm in station.arms.values():
         _attach(spec, station, arm)
