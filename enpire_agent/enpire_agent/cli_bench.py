@@ -1,4 +1,4 @@
-"""Verbs that measure: enpire bench verdict, perception, reset."""
+"""Verbs that measure: enpire bench verdict, perception, planning, reset."""
 
 from __future__ import annotations
 
@@ -9,19 +9,21 @@ import sys
 
 
 def add_verbs(verbs) -> None:
-    bench = verbs.add_parser('bench', help='measure this machine: verdict, perception, reset')
+    bench = verbs.add_parser('bench', help='measure this machine: verdict, perception, planning, reset')
     kinds = bench.add_subparsers(title='what to measure', metavar='WHAT', required=True)
 
     verdict = kinds.add_parser('verdict', help='latency from a camera frame to its verdict')
     verdict.add_argument('--frames', type=_count, default=300, metavar='N')
-    verdict.add_argument('--namespace', default='', metavar='NS',
-                         help='a station that is up in real time; default: one started for this')
     _add_common(verdict, run_verdict)
 
     perception = kinds.add_parser('perception', help='errors of the pose estimate on rendered images')
     perception.add_argument('--poses', type=_count, default=500, metavar='N')
     perception.add_argument('--camera-size', default='', metavar='WxH', help='e.g. 320x240')
     _add_common(perception, run_perception)
+
+    planning = kinds.add_parser('planning', help='how many random moves the planner finds, and how fast')
+    planning.add_argument('--pairs', type=_count, default=100, metavar='N', help='pairs of poses')
+    _add_common(planning, run_planning)
 
     reset = kinds.add_parser('reset', help='how often, how fast and how well the arm resets the scene')
     reset.add_argument('--n', type=_count, default=50, metavar='N', help='resets')
@@ -48,17 +50,17 @@ def _report(line: str) -> None:
 
 
 def run_verdict(options) -> int:
-    from enpire_reward.bench_verdict import LIMIT_MS, run
+    from enpire_reward.bench_verdict import COMPUTE_LIMIT_MS, LATENCY_LIMIT_MS, run
 
-    figures = run(options.frames, station=options.station, task=options.task,
-                  namespace=options.namespace, report=_report)
-    print(f'{figures["frames"]} frames at {figures["frame_rate_hz"]} Hz')
-    for key, title in (('latency_ms', 'frame to verdict'), ('compute_ms', 'reward program'),
+    figures = run(options.frames, station=options.station, task=options.task, report=_report)
+    print(f'{figures["frames"]} frames at {figures["frame_rate_hz"]} Hz; looked at meanwhile: '
+          + ', '.join(f'{topic.split("/")[0]} {seen["size"]} {seen["hz"]} Hz'
+                      for topic, seen in figures['cameras'].items()))
+    for key, title in (('latency_ms', 'frame to verdict'), ('compute_ms', 'computing part'),
                        ('jitter_ms', 'late wake-ups of this machine')):
-        values = '  '.join(f'{name} {value:7.2f}' for name, value in figures[key].items())
-        print(f'{title:30} {values}  ms')
-    met = figures['latency_ms']['p99'] < LIMIT_MS
-    print(f'p99 {"meets" if met else "misses"} the limit of {LIMIT_MS:.0f} ms')
+        print(f'{title:30} ' + '  '.join(f'{name} {value:7.2f}' for name, value in figures[key].items()) + '  ms')
+    met = figures['latency_ms']['p99'] <= LATENCY_LIMIT_MS and figures['compute_ms']['p99'] <= COMPUTE_LIMIT_MS
+    print(f'p99 {"meets" if met else "misses"} the limits of {LATENCY_LIMIT_MS:.0f} ms and {COMPUTE_LIMIT_MS:.0f} ms')
     return _finish(options, figures, met)
 
 
@@ -86,6 +88,20 @@ def run_perception(options) -> int:
     print(f'{covered["views"]} partly covered views: {covered["trusted"]} trusted, {covered["trusted_wrong"]} of these '
           f'wrong; {covered["occluded"]} occluded, {100 * (figures["occluded_flagged"] or 0):.1f} % of these flagged')
     return _finish(options, figures, True)
+
+
+def run_planning(options) -> int:
+    from enpire_bringup.bench_planning import run
+    from enpire_bringup.station import load_station
+    from enpire_bringup.task import load_task
+
+    figures = run(load_station(options.station), load_task(options.task), options.pairs, _report)
+    for title, part in (('as the station is', figures), ('with boxes in the way', figures['with_boxes'])):
+        print(f'{title:30} {part["solved"]} of {part["pairs"]} moves planned by {part["planner"]}, ms a move: '
+              + '  '.join(f'{name} {value:.1f}' for name, value in part['ms'].items()))
+    jitter = '  '.join(f'{name} {value:.2f}' for name, value in figures['jitter_ms'].items())
+    print(f'{"late wake-ups of this machine":30} ms: {jitter}')
+    return _finish(options, figures, figures['solved'] >= 0.99 * figures['pairs'])
 
 
 def run_reset(options) -> int:

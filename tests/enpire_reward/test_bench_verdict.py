@@ -1,7 +1,10 @@
+import time
+
 import numpy as np
 import pytest
 
-from enpire_reward.bench_verdict import Arrivals, latencies, summary
+from enpire_bringup.bench_jitter import JitterProbe, summary
+from enpire_reward.bench_verdict import Arrivals, latencies
 
 
 def test_latency_is_found_under_a_jittering_clock():
@@ -15,3 +18,11 @@ def test_latency_is_found_under_a_jittering_clock():
 
 def test_a_percentile_is_a_measured_value():
     assert summary(np.arange(1.0, 101.0)) == {'p50': 51.0, 'p95': 96.0, 'p99': 100.0, 'max': 100.0}
+
+
+def test_the_jitter_probe_measures_late_wake_ups():
+    with JitterProbe() as probe:
+        time.sleep(0.3)
+        late = probe.stop()
+    assert list(late) == ['p50', 'p95', 'p99', 'max']
+    assert 0 <= late['p50'] <= late['max'] < 10_000
