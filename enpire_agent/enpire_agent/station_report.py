@@ -14,8 +14,9 @@ from enpire_agent.station_results import read_guard, seconds
 from enpire_agent.topic_watch import TopicWatch
 from enpire_bringup.actions import RemoteCallError
 from enpire_bringup.configuration import ConfigurationError
-from enpire_bringup.station import load_station
+from enpire_bringup.station import Station, load_station
 from enpire_bringup.station_node import IMAGE_QOS, LATCHED_QOS, STATE_QOS
+from enpire_bringup.task import load_task
 from enpire_bringup.topics import Topic, station_topics
 
 DISCOVERY = 4.0      # s of wall time
@@ -41,7 +42,7 @@ class StationObserver:
         try:
             self._await_discovery()
             self._settings = self._parameters()
-            self._station = self._load_station()
+            self._station, self._topics = self._load_station()
             self._listen()
         except BaseException:
             self._client.close()
@@ -99,16 +100,18 @@ class StationObserver:
         except RemoteCallError:
             return {}
 
-    def _load_station(self):
+    def _load_station(self) -> tuple[Station | None, dict[str, Topic]]:
+        """The station and its topics by name."""
         try:
-            return load_station(self._settings.get('station') or self._state.get('station_file') or '')
+            station = load_station(self._settings.get('station') or self._state.get('station_file') or '')
+            task = load_task(self._settings.get('task') or self._state['task'])
         except ConfigurationError:
-            return None       # a station of another machine: its files are there
+            return None, {}       # a station of another machine: its files are there
+        return station, {topic.name: topic for topic in station_topics(station, task)}
 
     def _listen(self) -> None:
         node = self._client.node
-        topics = {topic.name: topic for topic in station_topics(self._station)} if self._station is not None else {}
-        for topic in topics.values():
+        for topic in self._topics.values():
             if topic.steady or topic.name == 'guard_status' or topic.name.endswith('/servo'):
                 self._watch(topic)
         # Listening to a camera that nobody listens to would make it render: what sleeps is let sleep, and of the
@@ -116,7 +119,7 @@ class StationObserver:
         self._asleep = []
         for camera in self._station.cameras.values() if self._station is not None else ():
             if node.count_subscribers(camera.image_topic):
-                self._watch(topics[camera.info_topic])
+                self._watch(self._topics[camera.info_topic])
             else:
                 self._asleep.append(camera.image_topic)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from enpire_bringup.station import Station
+from enpire_bringup.task import Task
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Topic:
     on_demand: bool = False
 
 
-def station_topics(station: Station) -> list[Topic]:
+def station_topics(station: Station, task: Task) -> list[Topic]:
     """Every topic that a person or a program outside the station may want to listen to."""
     topics = [
         Topic('clock', 'rosgraph_msgs/msg/Clock', steady=station.backend == 'sim'),
@@ -47,6 +48,7 @@ def station_topics(station: Station) -> list[Topic]:
         topics += [Topic(camera.image_topic, 'sensor_msgs/msg/Image', on_demand=True),
                    Topic(camera.info_topic, 'sensor_msgs/msg/CameraInfo', on_demand=True),
                    Topic(camera.depth_topic, 'sensor_msgs/msg/Image', on_demand=True),
-                   Topic(camera.depth_info_topic, 'sensor_msgs/msg/CameraInfo', on_demand=True),
-                   Topic(f'{camera.name}_camera/overlay', 'sensor_msgs/msg/Image', on_demand=True)]
+                   Topic(camera.depth_info_topic, 'sensor_msgs/msg/CameraInfo', on_demand=True)]
+    topics += [Topic(f'{camera}_camera/overlay', 'sensor_msgs/msg/Image', on_demand=True)
+               for camera in dict.fromkeys(item.camera for item in task.objects.values())]
     return topics

@@ -9,6 +9,7 @@ import pytest
 from enpire_agent.station_report import message_class, problems, status_text
 from enpire_agent.topic_watch import TopicWatch
 from enpire_bringup.station import load_station
+from enpire_bringup.task import load_task
 from enpire_bringup.topics import station_topics
 
 TOPIC = {'rate': 100.0, 'age': 0.01, 'latency_ms': {'p50': 2.0, 'max': 9.0}, 'silent': False}
@@ -91,7 +92,7 @@ def test_the_text_tells_restarts_pace_planner_latency_and_what_sleeps(report):
 
 
 def test_every_topic_of_a_station_has_a_message_type_that_is_there():
-    topics = station_topics(load_station('yam_bimanual_sim'))
+    topics = station_topics(load_station('yam_bimanual_sim'), load_task('push_t'))
     assert len({topic.name for topic in topics}) == len(topics)
     for topic in topics:
         assert message_class(topic.type).__name__ == topic.type.rpartition('/')[2]

@@ -37,7 +37,7 @@ def kind(display):
 
 
 def test_every_topic_is_one_of_the_station_with_the_displays_type(station, task):
-    published = {topic.name: topic for topic in station_topics(station)}
+    published = {topic.name: topic for topic in station_topics(station, task)}
     shown = 0
     for display in displays(station, task):
         topic = display.get('Topic') or display.get('Description Topic')
@@ -50,7 +50,7 @@ def test_every_topic_is_one_of_the_station_with_the_displays_type(station, task)
 
 
 def test_latched_topics_are_asked_for_what_was_said_before(station, task):
-    latched = {topic.name for topic in station_topics(station) if topic.latched}
+    latched = {topic.name for topic in station_topics(station, task) if topic.latched}
     for display in displays(station, task):
         topic = display.get('Topic') or display.get('Description Topic')
         if topic is not None:
