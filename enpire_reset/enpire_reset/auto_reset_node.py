@@ -95,9 +95,13 @@ class AutoReset(StationNode):
         duration = self._robot.now() - began
         picture = '' if outcome.success else self._give_up(seed, outcome)
         self._record.append(seed, outcome, duration, picture)
-        log = self.get_logger().info if outcome.success else self.get_logger().warning
-        log(f'seed {seed}: {"done" if outcome.success else "failed"} after {len(outcome.attempts)} attempts in '
-            f'{duration:.1f} s: {outcome.message}')
+        summary = (f'seed {seed}: {"done" if outcome.success else "failed"} after {len(outcome.attempts)} attempts in '
+                   f'{duration:.1f} s: {outcome.message}')
+        # rclpy refuses two severities from one line of code.
+        if outcome.success:
+            self.get_logger().info(summary)
+        else:
+            self.get_logger().warning(summary)
         return Reset.Result(
             success=outcome.success, message=outcome.message, attempts=len(outcome.attempts),
             tried=[self._attempt(attempt) for attempt in outcome.attempts], target=self._planar(outcome.target),

@@ -7,11 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from enpire_bringup.kinematics import UnreachableError
 from enpire_reset.geometry import moved_to, tool_pose, turned
-from enpire_reset.looking import Looking
+from enpire_reset.looking import JOINT_MARGIN, Looking
 from enpire_reset.robot import Grip, GripEnd, Move, SkillError
 
 HALF_TURN = math.pi / 2       # rad, longest turn of a straight move in one piece
+CARRY_TURN, CARRY_STEP = 0.15, 0.03   # rad and m between the places that are looked at on the way of a carry
+LARGEST_JOINT_STEP = 0.5      # rad between two of them: more is a jump to another solution
 SAME_PLACE = 0.015            # m, a tool this close to where it was sent has only sagged
 SAME_TURN = 0.1               # rad, likewise
 SHUT = 0.003                  # m between the fingers, below which a gripper counts as closed
@@ -107,6 +110,24 @@ class Manipulation(Looking):
     def can_reach(self, arm: str, x: float, y: float, height: float, yaw: float, lean: float = 0.0) -> bool:
         """Whether the tool can be there, pointing down or leaning."""
         return self.reaches(arm, tool_pose(x, y, height, yaw, lean))
+
+    def can_carry(self, arm: str, start: tuple[float, float, float], end: tuple[float, float, float], height: float,
+                  lean: float = 0.0) -> bool:
+        """Whether the tool can go straight from one x, y (m), yaw (rad) to another without a joint having to jump.
+
+        The yaw is turned by end minus start, which may be more than half a turn.
+        """
+        steps = 1 + math.ceil(max(abs(end[2] - start[2]) / CARRY_TURN, math.dist(start[:2], end[:2]) / CARRY_STEP))
+        kinematics, q = self._kinematics[arm], np.array(self.station.arms[arm].named['home'])
+        try:
+            for step, share in enumerate(np.linspace(0.0, 1.0, steps + 1)):
+                x, y, yaw = (a + share * (b - a) for a, b in zip(start, end))
+                before, q = q, kinematics.ik(tool_pose(x, y, height, yaw, lean), q, margin=JOINT_MARGIN, restarts=0)
+                if step and np.abs(q - before).max() > LARGEST_JOINT_STEP:
+                    return False
+        except UnreachableError:
+            return False
+        return True
 
     def heading(self, arm: str, x: float, y: float) -> float:
         """Direction (rad) in which (x, y) lies from the arm's base: the yaw of a tool with an unturned wrist."""

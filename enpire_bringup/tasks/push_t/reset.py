@@ -89,7 +89,8 @@ def choose_grasp(skills, arm, pose, target):
         if twist < math.pi:     # beyond half a turn the wrist would have to come from the other side
             ways.append((twist, yaw))
     for _, yaw in sorted(ways):
-        if reaches(skills, arm, pose, yaw) and reaches(skills, arm, target, yaw + turn):
+        if (reaches(skills, arm, pose, yaw) and reaches(skills, arm, target, yaw + turn) and
+                skills.can_carry(arm, (*pose[:2], yaw), (*target[:2], yaw + turn), SAFE_HEIGHT)):
             return yaw
     return None
 
