@@ -133,7 +133,6 @@ class ArmScene:
         self._q[bodies.order] = positions[0]
         start = station.joints.index(station.arms[arm].joints[0])
         self._own = bodies.order[start:start + len(station.arms[arm].joints)]
-        self.reach = bodies.reach[arm]
 
     def in_collision(self, q: Sequence[float]) -> bool:
         """Whether the arm is nearer to anything than the clearance."""
@@ -150,10 +149,6 @@ class ArmScene:
         too near to something."""
         self._q[self._own] = q
         self._pairs.relax(self._q, slack)
-
-    def sweep(self, step: np.ndarray) -> np.ndarray:
-        """How far (...,) m any point of the arm moves at most when its joints move by `step` (..., n) rad."""
-        return np.abs(step) @ self.reach
 
 
 class _PairSet:
@@ -254,7 +249,6 @@ class _Bodies:
             self._add_fixed(f'box {box.name}', coal.Box(*box.size),
                             pin.SE3(pin.rpy.rpyToMatrix(*box.rpy), np.array(box.xyz)))
         self.bounds = _bounding_capsules(self.geometry)
-        self.reach = {arm.name: self._joint_reach(arm.joints) for arm in arms}
         self.pairs = self._choose_pairs(self._named_positions(arms))
 
     def with_fixed_others(self, arm: str, positions: np.ndarray
@@ -279,22 +273,6 @@ class _Bodies:
                 pairs += [_Pair(mine, geometry.ngeoms, 'arms') for mine in moving]
                 geometry.addGeometryObject(fixed)
         return geometry, names, pairs
-
-    def _joint_reach(self, joints: Sequence[str]) -> np.ndarray:
-        """(n,) m: how far from each joint's axis any point can be that the joint moves, at most."""
-        return np.array([max((self._length_from(self._joint_ids[joint], index) for index in range(len(self.names))
-                              if self._joint_ids[joint] in self.model.supports[self._parents[index]]), default=0.0)
-                         for joint in joints])
-
-    def _length_from(self, joint: int, index: int) -> float:
-        """Length (m) of the stretched chain from a joint to the far side of a geometry that it moves."""
-        shape = self.geometry.geometryObjects[index]
-        shape.geometry.computeLocalAABB()
-        length = float(np.linalg.norm(shape.placement.act(shape.geometry.aabb_center)) + shape.geometry.aabb_radius)
-        chain = list(self.model.supports[self._parents[index]])
-        for link in chain[chain.index(joint) + 1:]:
-            length += float(np.linalg.norm(self.model.jointPlacements[link].translation))
-        return length
 
     def _joint_id(self, arm: _ArmLinks, joint: str) -> int:
         if not self.model.existJointName(joint):

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import importlib.util
 from dataclasses import dataclass
-from typing import Callable, Protocol
+from typing import Callable, Mapping, Protocol
 
 import numpy as np
 
 from enpire_bringup.station import Station
+from enpire_bringup.task import Task
 
 
 class NoPathError(ValueError):
@@ -23,8 +24,8 @@ class NoPathError(ValueError):
 class PathQuestion:
     """A path of one arm from `start` to `goal` (n,) rad within `lower` and `upper` (n,), all of it `free`.
 
-    free(q (n,)) says whether the arm may be at q; joints: their names; seed: the same question with the same seed has
-    the same answer.
+    free(q (n,)) says whether the arm may be at q; joints: their names; present: positions by name of all joints of the
+    station; seed: the same question with the same seed has the same answer.
     """
 
     arm: str
@@ -34,6 +35,7 @@ class PathQuestion:
     lower: np.ndarray
     upper: np.ndarray
     free: Callable[[np.ndarray], bool]
+    present: Mapping[str, float]
     seed: int
 
 
@@ -46,12 +48,12 @@ class PathPlanner(Protocol):
         """Waypoints (m, n), the first the start, the last the goal. Raises NoPathError."""
 
 
-def choose_path_planner(station: Station) -> PathPlanner:
-    """The planner of this machine. Raises ConfigurationError when moveit_py is there and cannot be configured."""
+def choose_path_planner(station: Station, task: Task | None = None) -> PathPlanner:
+    """The planner of this machine."""
     if importlib.util.find_spec('moveit') is not None and importlib.util.find_spec('moveit.planning') is not None:
         from enpire_bringup.moveit_planner import MoveItPlanner
 
-        return MoveItPlanner(station)
+        return MoveItPlanner(station, task)
     from enpire_bringup.ompl_planner import OmplPlanner
 
     return OmplPlanner()

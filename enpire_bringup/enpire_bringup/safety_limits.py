@@ -39,7 +39,7 @@ LIMITS = {
     'max_tip_force': Limit('N', 0.1, 10000.0, ceiling=True),
     'stale_command': Limit('s', 0.001, 10.0, ceiling=True),
     'stale_state': Limit('s', 0.001, 10.0, ceiling=True),
-    'stop_deceleration': Limit('rad/s^2', 0.1, 1000.0, ceiling=True),
+    'stop_time': Limit('s', 0.001, 1.0, ceiling=False),
     **{f'workspace.{axis}.low': Limit('m', -10.0, 10.0, ceiling=False) for axis in AXES},
     **{f'workspace.{axis}.high': Limit('m', -10.0, 10.0, ceiling=True) for axis in AXES},
 }
@@ -58,7 +58,7 @@ class SafetyLimits:
     max_tip_force: float
     stale_command: float
     stale_state: float
-    stop_deceleration: float
+    stop_time: float
     workspace_low: tuple[float, float, float]
     workspace_high: tuple[float, float, float]
 

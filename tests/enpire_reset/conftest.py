@@ -7,6 +7,8 @@ import pytest
 
 from enpire_bringup.arm_motion import ArmMotion
 from enpire_bringup.guard import guard_limits
+from enpire_bringup.motion_planning import MotionPlanner
+from enpire_bringup.path_planner import choose_path_planner
 from enpire_bringup.station import load_station
 from enpire_bringup.task import load_task
 from enpire_bringup.trajectory_controller import Outcome, StationMotion, TrajectoryGoal
@@ -31,6 +33,9 @@ class SimulatedRobot:
         self._renderer = None
         self._motion = StationMotion(station)
         self._arms = {name: ArmMotion(station, name, guard_limits(station, task)) for name in station.arms}
+        path_planner = choose_path_planner(station, task)
+        self._planners = {name: MotionPlanner(station, task, name, arm.guard, path_planner)
+                          for name, arm in self._arms.items()}
         self._noise = np.random.default_rng(0)
         self._tick()
 
@@ -58,7 +63,7 @@ class SimulatedRobot:
         arm = self._arms[move.arm]
         try:
             start = arm.start()
-            trajectory = self._plan(arm.planner, start, move)
+            trajectory = self._plan(self._planners[move.arm], start, move).trajectory
             arm.guard.check_trajectory(trajectory, start)
         except ValueError as error:
             raise SkillError(str(error)) from error

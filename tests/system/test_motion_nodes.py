@@ -52,6 +52,7 @@ class Client:
         self.follow_client = ActionClient(self.node, FollowJointTrajectory,
                                           'left/joint_trajectory_controller/follow_joint_trajectory')
         self.gripper_client = ActionClient(self.node, GripperCommand, 'left/gripper_controller/gripper_cmd')
+        self.clear_client = self.node.create_client(Trigger, 'guard/clear')
         self.executor = SingleThreadedExecutor(context=self.context)
         self.executor.add_node(self.node)
         self.thread = threading.Thread(target=self._spin, daemon=True)
@@ -97,6 +98,21 @@ class Client:
         goal = GripperCommand.Goal()
         goal.command.position, goal.command.max_effort = position, effort
         return call_action(self.node, self.gripper_client, goal, timeout=20.0)
+
+    def clear(self):
+        return call_service(self.node, self.clear_client, Trigger.Request(), timeout=5.0)
+
+    def until_latched(self, reason):
+        self.until(lambda: self.guard[-1][0] == DiagnosticStatus.ERROR and reason in self.guard[-1][1],
+                   f'the guard to latch: {reason}')
+
+    def until_cleared(self):
+        """Clear as soon as the arms stand."""
+        deadline = time.monotonic() + 10.0
+        while not self.clear().success:
+            assert time.monotonic() < deadline, f'the guard cannot be cleared: {self.guard[-1]}'
+            time.sleep(0.05)
+        self.until(lambda: self.guard[-1][0] == DiagnosticStatus.OK, 'a contented guard')
 
     def next_policy_step(self, after):
         """Stamp (ns) of a policy tick later than `after`, the message with it."""
@@ -149,10 +165,10 @@ def station_client(tmp_path_factory):
 @pytest.fixture
 def client(station_client):
     """A lockstep station with both arms at home; starting one takes longer than most of these tests."""
+    station_client.until_cleared()
     for arm in STATION.arms:
         result = station_client.move(arm=arm, mode=MoveArm.Goal.NAMED, named='home')
         assert result.success, result.message
-    station_client.until(lambda: station_client.guard[-1][0] == DiagnosticStatus.OK, 'a contented guard')
     del station_client.guard[:-1]
     return station_client
 
@@ -168,7 +184,7 @@ def test_moves_end_where_they_should_and_impossible_ones_leave_the_station_usabl
 
     for refused, reason in (
             (dict(mode=goal.POSE, pose=tool_down(0.9, 0.0, 0.1, 0.0)), 'out of reach'),
-            (dict(mode=goal.LINEAR, pose=tool_down(0.30, -0.10, 0.001, 0.3)), 'the workspace is 0.005 to 0.7 m'),
+            (dict(mode=goal.LINEAR, pose=tool_down(0.30, -0.10, 0.001, 0.3)), 'the workspace is 0.0'),
             (dict(mode=goal.NAMED, named='nowhere'), "no named position 'nowhere'; there are: home"),
             (dict(mode=goal.JOINT, joints=[0.0, 1.0]), '2 joint positions; expected 6'),
             (dict(mode=goal.NAMED, named='home', speed_scale=3.0), 'speed_scale is 3.0'),
@@ -245,7 +261,7 @@ def test_gripper_opens_closes_and_refuses_what_it_cannot_do(client):
     assert not refused.reached_goal and not refused.stalled
 
 
-def test_arm_at_the_end_of_a_joint_s_range_latches_the_guard_until_it_is_cleared(client):
+def test_arm_on_its_way_out_of_a_joint_s_range_latches_the_guard_until_it_is_cleared(client):
     # Straight to the controller, past the guard: something pushes the arm where no command of ours sends it.
     joints = list(STATION.arms['left'].joints)
     point = JointTrajectoryPoint(positions=[0.0, 1.047, 1.047, 1.65, 0.0, 0.0])
@@ -257,17 +273,14 @@ def test_arm_at_the_end_of_a_joint_s_range_latches_the_guard_until_it_is_cleared
         assert time.monotonic() < deadline, 'the controller does not listen'
         time.sleep(0.02)
     publisher.publish(JointTrajectory(joint_names=joints, points=[point]))
-    client.until(lambda: client.guard[-1][0] == DiagnosticStatus.ERROR, 'the guard to latch')
-    assert 'left_joint4 is at 1.5' in client.guard[-1][1] and 'at the end of its range' in client.guard[-1][1]
+    client.until_latched('could not stop within its range of -1.693 to 1.571 rad')
+    assert 'left_joint4 is at 1.' in client.guard[-1][1]
 
     refused = client.move(mode=MoveArm.Goal.NAMED, named='home')
-    assert not refused.success and 'call guard/clear' in refused.message
-    clear = client.node.create_client(Trigger, 'guard/clear')
-    # The arm is still there, and may come back.
-    assert call_service(client.node, clear, Trigger.Request(), timeout=5.0).success
+    assert not refused.success and 'call the service guard/clear' in refused.message
+    client.until_cleared()
     result = client.move(mode=MoveArm.Goal.NAMED, named='home')
     assert result.success, result.message
-    client.node.destroy_client(clear)
     client.node.destroy_publisher(publisher)
 
 
@@ -308,8 +321,7 @@ def test_bad_servo_targets_hold_with_a_reason_and_good_ones_go_on(client):
     nan = good.copy()
     nan[0, 3] = math.nan
     stamp = client.stamp
-    for pose, frame, reason in ((tool_down(0.28, -0.12, 0.001, 0.0), 'world', 'the workspace is 0.005'),
-                                (nan, 'world', 'is no pose'), (good, 'left_base_link', "expected 'world'")):
+    for pose, frame, reason in ((nan, 'world', 'is no pose'), (good, 'left_base_link', "expected 'world'")):
         stamp, _ = client.next_policy_step(stamp)
         client.servo.publish(stamped(pose, stamp, frame))
         client.until(lambda: client.guard[-1][0] == DiagnosticStatus.WARN and reason in client.guard[-1][1], reason)
@@ -319,19 +331,31 @@ def test_bad_servo_targets_hold_with_a_reason_and_good_ones_go_on(client):
     np.testing.assert_allclose(client.tip, [0.28, -0.12, 0.05], atol=4e-3)
 
 
-def test_stream_that_stops_in_mid_motion_is_a_hold_that_says_so_and_the_world_goes_on(client):
+def test_servo_target_out_of_the_workspace_latches_the_guard(client):
+    assert client.move(mode=MoveArm.Goal.POSE, pose=tool_down(0.28, -0.12, 0.05, 0.0)).success
+    stamp, _ = client.next_policy_step(client.stamp)
+    client.servo.publish(stamped(tool_down(0.28, -0.12, 0.001, 0.0), stamp))
+    client.until_latched('the workspace is 0.005 to 0.7 m')
+    stamp, _ = client.next_policy_step(stamp)
+    client.servo.publish(stamped(tool_down(0.28, -0.12, 0.06, 0.0), stamp))     # a good one changes nothing
+    assert not client.move(mode=MoveArm.Goal.NAMED, named='home').success
+    assert client.guard[-1][0] == DiagnosticStatus.ERROR
+    np.testing.assert_allclose(client.tip, [0.28, -0.12, 0.05], atol=4e-3)
+    client.until_cleared()
+
+
+def test_stream_that_stops_in_mid_motion_latches_and_the_world_goes_on(client):
     assert client.move(mode=MoveArm.Goal.POSE, pose=tool_down(0.28, -0.12, 0.05, 0.0)).success
     stamp = client.stamp
     for step in range(10):
         stamp, _ = client.next_policy_step(stamp)
         client.servo.publish(stamped(tool_down(0.28, -0.12 + 0.008 * step, 0.05, 0.0), stamp))
-    client.until(lambda: client.guard[-1][0] == DiagnosticStatus.WARN
-                 and 'in mid-motion; holding' in client.guard[-1][1], 'the guard to notice')
+    client.until_latched('no good servo target for')
     later = client.stamp + SECOND
     began = time.monotonic()
     client.until(lambda: client.stamp > later, 'a second of world time')
     assert time.monotonic() - began < 5.0
     assert np.abs(client.state.velocity[:6]).max() < 0.02
+    client.until_cleared()
     assert client.move(mode=MoveArm.Goal.NAMED, named='home').success
-    assert client.guard[-1][0] == DiagnosticStatus.OK
 

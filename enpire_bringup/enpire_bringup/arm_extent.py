@@ -1,0 +1,114 @@
+"""Where an arm's tool is and how low the arm reaches, at given joint positions: what the guard asks at every step.
+
+Shapes are the collision shapes of the robot description, the gripper closed. "Lowest" is along z of "world".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Sequence
+
+import coal
+import numpy as np
+import pinocchio as pin
+
+from enpire_bringup.robot_description import robot_description
+from enpire_bringup.station import Station
+
+
+@dataclass(frozen=True)
+class Extent:
+    """Tool center point (3,) in "world", and height of the lowest point of the arm's moving links; all in m."""
+
+    tip: np.ndarray
+    lowest: float
+    lowest_link: str
+
+
+class ArmExtent:
+    """Extent of one arm of a station. Joint vectors are in the order of the station file, rad.
+
+    reach (n,): m that no point of the arm moves farther than, a rad of each joint.
+    Keeps scratch memory: use one instance a thread.
+    """
+
+    def __init__(self, station: Station, arm_name: str):
+        arm = station.arms[arm_name]
+        urdf = robot_description(station)
+        full = pin.buildModelFromXML(urdf)
+        shapes = pin.buildGeomFromUrdfString(full, urdf, pin.GeometryType.COLLISION)
+        locked = [full.getJointId(name) for name in full.names[1:] if name not in arm.joints]
+        self._model, shapes = pin.buildReducedModel(full, shapes, locked, pin.neutral(full))
+        self._data = self._model.createData()
+        self._frame = self._model.getFrameId(arm.tcp_frame)
+        joints = [self._model.getJointId(joint) for joint in arm.joints]
+        self._order = np.array([self._model.joints[joint].idx_q for joint in joints])
+        self.effort_limit = self._model.effortLimit[self._order]
+        # A sphere, capsule, cylinder or box as its center, the half axes that it is the sum of, and a radius; the
+        # radius of a cylinder counts only across its axis.
+        moving = [shape for shape in shapes.geometryObjects if shape.parentJoint > 0]
+        parts = [_parts(shape.geometry) for shape in moving]
+        self._links = [self._model.frames[shape.parentFrame].name for shape in moving]
+        self._parent = np.array([shape.parentJoint for shape in moving])
+        rotations = np.array([shape.placement.rotation for shape in moving])
+        self._centers = np.array([shape.placement.translation for shape in moving])
+        self._axes = np.einsum('sij,skj->ski', rotations, np.array([part[0] for part in parts]))
+        self._radii = np.array([part[1] for part in parts])
+        self._flat = np.array([part[2] for part in parts])
+        self._cylinder_axes = rotations[:, :, 2]
+        self._moving_joints = sorted({shape.parentJoint for shape in moving})
+        self._rows = np.empty((self._model.njoints, 4))
+        self.reach = self._joint_reach(joints)
+
+    def at(self, q: Sequence[float]) -> Extent:
+        """The extent at joint positions q (n,)."""
+        full = np.empty(len(self._order))
+        full[self._order] = q
+        pin.forwardKinematics(self._model, self._data, full)
+        rows = self._rows
+        for joint in self._moving_joints:
+            placement = self._data.oMi[joint]
+            rows[joint, :3] = placement.rotation[2]
+            rows[joint, 3] = placement.translation[2]
+        tip = pin.updateFramePlacement(self._model, self._data, self._frame).translation.copy()
+        down = rows[self._parent]
+        z = down[:, :3]
+        across = np.where(self._flat, np.sqrt(np.maximum(0.0, 1.0 - (self._cylinder_axes * z).sum(1) ** 2)), 1.0)
+        lowest = (down[:, 3] + (self._centers * z).sum(1) - np.abs(np.matmul(self._axes, z[:, :, None])[:, :, 0]).sum(1)
+                  - self._radii * across)
+        index = int(lowest.argmin())
+        return Extent(tip, float(lowest[index]), self._links[index])
+
+    def tip_speed(self, q: Sequence[float], velocities: Sequence[float]) -> float:
+        """Speed (m/s) of the tool center point at joint velocities (n,) rad/s."""
+        full, speeds = np.empty(len(self._order)), np.empty(len(self._order))
+        full[self._order], speeds[self._order] = q, velocities
+        pin.forwardKinematics(self._model, self._data, full, speeds)
+        frame = pin.getFrameVelocity(self._model, self._data, self._frame, pin.ReferenceFrame.LOCAL)
+        return float(np.linalg.norm(frame.linear))
+
+    def _joint_reach(self, joints: list[int]) -> np.ndarray:
+        sizes = np.linalg.norm(self._centers, axis=1) + np.linalg.norm(self._axes, axis=2).sum(1) + self._radii
+        own = {joint: max(sizes[self._parent == joint], default=0.0) for joint in joints}
+        tcp = self._model.frames[self._frame]
+        own[tcp.parentJoint] = max(own[tcp.parentJoint], float(np.linalg.norm(tcp.placement.translation)))
+        reach: dict[int, float] = {}
+        for joint in sorted(joints, reverse=True):
+            children = [child for child in reach if self._model.parents[child] == joint]
+            reach[joint] = max([own[joint]] + [
+                float(np.linalg.norm(self._model.jointPlacements[child].translation)) + reach[child]
+                for child in children])
+        return np.array([reach[joint] for joint in joints])
+
+
+def _parts(shape) -> tuple[np.ndarray, float, bool]:
+    """Half axes (3, 3) m, radius m, and whether the radius counts only across the third axis."""
+    if isinstance(shape, coal.Sphere):
+        return np.zeros((3, 3)), shape.radius, False
+    if isinstance(shape, (coal.Capsule, coal.Cylinder)):
+        return np.diag([0.0, 0.0, shape.halfLength]), shape.radius, isinstance(shape, coal.Cylinder)
+    if isinstance(shape, coal.Box):
+        return np.diag(np.asarray(shape.halfSide)), 0.0, False
+    # Anything else, e.g. a mesh: the sphere around it.
+    shape.computeLocalAABB()
+    return np.zeros((3, 3)), shape.aabb_radius + float(np.linalg.norm(shape.aabb_center)), False
