@@ -176,17 +176,26 @@ def call_action(node: Node, client: ActionClient, goal, *, timeout: float,
     on_feedback = (lambda message: feedback(message.feedback)) if feedback else None
     uuid = UUID(uuid=list(uuid4().bytes))
     handle = ClientGoalHandle(client, uuid, None)
+    requests: list[Future] = []
+
+    def request() -> Future:
+        requests.append(_in_executor(node, lambda: client.send_goal_async(goal, on_feedback, uuid)))
+        return requests[-1]
+
     try:
-        handle, repeated = wait.answer(
-            lambda: _in_executor(node, lambda: client.send_goal_async(goal, on_feedback, uuid)),
-            'the goal to be accepted')
+        handle, repeated = wait.answer(request, 'the goal to be accepted')
         if handle.accepted or repeated:
             # Of two requests for one goal the second is refused as a duplicate; whether the goal runs, the result says.
             response, _ = wait.answer(handle.get_result_async, 'the result')
     except RemoteCallError:
+        for future in requests:
+            if not future.done():
+                future.add_done_callback(_cancel_late)
         _cancel(node, handle)
         raise
-    if not (handle.accepted or repeated) or response.status == GoalStatus.STATUS_UNKNOWN:
+    if handle.accepted and response.status == GoalStatus.STATUS_UNKNOWN:
+        raise RemoteCallError(f'{name}: its server was started anew and no longer knows the goal')
+    if not handle.accepted and (not repeated or response.status == GoalStatus.STATUS_UNKNOWN):
         raise RemoteCallError(f'{name}: the goal was rejected; the log of its server says why')
     return response.result
 
@@ -298,6 +307,12 @@ def _cancel(node: Node, handle: ClientGoalHandle) -> None:
     handle.get_result_async().add_done_callback(lambda _: done.set())
     handle.cancel_goal_async()
     done.wait(CANCEL_TIMEOUT)
+
+
+def _cancel_late(acceptance: Future) -> None:
+    """Cancel a goal that a slow server accepts when nobody waits for it any more."""
+    if acceptance.exception() is None and acceptance.result().accepted:
+        acceptance.result().cancel_goal_async()
 
 
 def _failure_text(result) -> str:

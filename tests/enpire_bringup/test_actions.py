@@ -118,18 +118,18 @@ def test_goal_aborted_sends_its_own_result(peers):
 
 
 def test_second_goal_is_rejected_while_one_runs_and_accepted_afterwards(peers):
-    release = threading.Event()
+    started, release = threading.Event(), threading.Event()
 
     def execute(goal):
+        started.set()
         assert release.wait(5.0)
         return MoveArm.Result(success=True)
     peers.serve(execute)
     first = threading.Thread(target=peers.call)
     first.start()
-    deadline = time.monotonic() + 5.0
+    assert started.wait(5.0)
     with pytest.raises(RemoteCallError, match='rejected'):
-        while time.monotonic() < deadline:
-            peers.call(timeout=0.5)
+        peers.call()
     release.set()
     first.join(5.0)
     assert peers.call().success
@@ -214,6 +214,27 @@ def test_goal_whose_acceptance_got_lost_is_sent_again_and_runs_once(peers, monke
     assert peers.call().success
     assert (len(lost), len(runs)) == (2, 1)
     server._server._handle = handle
+
+
+def test_a_server_that_was_started_anew_ends_the_call_long_before_its_timeout(peers, monkeypatch):
+    monkeypatch.setattr(actions, 'RESEND_PERIOD', 0.3)
+    started, end = threading.Event(), threading.Event()
+
+    def execute(_):
+        started.set()
+        end.wait(10)
+        return MoveArm.Result()
+    first = peers.serve(execute)
+
+    def start_anew():
+        started.wait(5)
+        first._server.destroy()
+        peers._servers.remove(first)
+        peers.serve(execute)
+    threading.Thread(target=start_anew, daemon=True).start()
+    with pytest.raises(RemoteCallError, match='started anew and no longer knows the goal'):
+        peers.call(timeout=20)
+    end.set()
 
 
 def test_a_hundred_goals_in_a_row_all_get_their_results(peers):
