@@ -87,10 +87,11 @@ class RewardJudge:
         return '' if self._program else self._problem
 
     @property
-    def uses_image(self) -> bool:
-        """The program set USES_IMAGE."""
+    def image_kinds(self) -> tuple[str, ...]:
+        """What images the program wants: "image" when it set USES_IMAGE, "depth" when it set USES_DEPTH."""
         program = self._program
-        return bool(program and program.constants.get('USES_IMAGE') is True)
+        return tuple(kind for kind, constant in (('image', 'USES_IMAGE'), ('depth', 'USES_DEPTH'))
+                     if program and program.constants.get(constant) is True)
 
     def judge(self, observation: dict[str, Any]) -> Judgement:
         """A judgement within the budget, whatever the program does."""

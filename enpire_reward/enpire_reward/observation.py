@@ -14,14 +14,20 @@ WAITING = 8         # stamps whose frame is not complete yet
 
 @dataclass(frozen=True)
 class ObjectView:
-    """pose (3,): x, y (m), yaw (rad) in world; the last trusted one or NaN when not visible. residual: m."""
+    """pose (3,): x, y (m), yaw (rad) in world; the last trusted one or NaN when not visible. residual: m.
+
+    occluded: a part of it is seen, too little to be trusted. visible_fraction: 0..1, how much.
+    """
 
     pose: np.ndarray
     visible: bool
     residual: float
+    occluded: bool = False
+    visible_fraction: float = 0.0
 
     def plain(self) -> dict[str, Any]:
-        return {'pose': self.pose, 'visible': self.visible, 'residual': self.residual}
+        return {'pose': self.pose, 'visible': self.visible, 'residual': self.residual, 'occluded': self.occluded,
+                'visible_fraction': self.visible_fraction}
 
 
 class FrameAssembler:
@@ -35,7 +41,7 @@ class FrameAssembler:
         self._objects, self._others = objects, others
         self._poses: dict[int, dict[str, ObjectView]] = {}
         self._latest = {name: ObjectView(np.full(3, np.nan), False, np.nan) for name in others}
-        self._images: dict[int, np.ndarray] = {}
+        self._images: dict[int, dict[str, np.ndarray]] = {}
         self._joint_states: deque[tuple[int, Any]] = deque(maxlen=HISTORY)
 
     def add_pose(self, stamp: int, name: str, view: ObjectView) -> None:
@@ -45,8 +51,9 @@ class FrameAssembler:
         elif name in self._latest:
             self._latest[name] = view
 
-    def add_image(self, stamp: int, image: np.ndarray) -> None:
-        self._images[stamp] = image
+    def add_image(self, stamp: int, kind: str, image: np.ndarray) -> None:
+        """kind: its key in the observation, "image" or "depth"."""
+        self._images.setdefault(stamp, {})[kind] = image
         self._trim(self._images)
 
     def add_joint_state(self, stamp: int, state: Any) -> None:
@@ -59,15 +66,19 @@ class FrameAssembler:
         while len(entries) > WAITING:
             del entries[min(entries)]
 
-    def take(self, stamp: int, with_image: bool) -> dict[str, Any] | None:
-        """The observation of `stamp` without joints, once all of it is there; it is handed out once."""
+    def take(self, stamp: int, kinds: tuple[str, ...] = ()) -> dict[str, Any] | None:
+        """The observation of `stamp` without joints, once all of it is there; it is handed out once.
+
+        kinds: of images that belong to it.
+        """
         poses = self._poses.get(stamp, {})
-        if len(poses) < len(self._objects) or (with_image and stamp not in self._images):
+        images = self._images.get(stamp, {})
+        if len(poses) < len(self._objects) or not all(kind in images for kind in kinds):
             return None
         observation = {'time': stamp * 1e-9}
         observation.update((name, view.plain()) for name, view in {**self._latest, **poses}.items())
-        if with_image:
-            observation['image'] = self._images.pop(stamp)
+        observation.update((kind, images[kind]) for kind in kinds)
+        self._images.pop(stamp, None)
         del self._poses[stamp]
         return observation
 

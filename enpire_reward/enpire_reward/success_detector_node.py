@@ -7,6 +7,7 @@ import queue
 import threading
 import time
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from rclpy.clock import Clock, ClockType
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import Image, JointState
 
+from enpire_bringup.camera_model import PinholeCamera
 from enpire_bringup.configuration import ConfigurationError
 from enpire_bringup.image_messages import ImageMessageError, read_image
 from enpire_bringup.node_group import run_single
@@ -58,7 +60,9 @@ class SuccessDetector(StationNode):
         self._frames = FrameAssembler(tuple(names[True]), tuple(names[False]))
         self._verdicts = self.create_publisher(Verdict, 'verdict', STATE_QOS)
         self._watch = SilenceWatch(repeat=1.0)
-        self._images = None
+        self._image_subscriptions = {}
+        model = PinholeCamera.from_station(self._camera)
+        self._camera_model = {'k': np.array(model.info()['k']), 'pose': model.pose}
         log = runs_directory() / '.stations' / self.get_namespace().strip('/') / 'log' / 'reward_program.log'
         self._judge = RewardJudge(self.task.reward, self.task.file, log_file=log)
         self._queue: queue.Queue[tuple[int, dict[str, Any]] | None] = queue.Queue(WAITING_FRAMES)
@@ -98,24 +102,32 @@ class SuccessDetector(StationNode):
         yaw = 2 * math.atan2(pose.orientation.z, pose.orientation.w)
         self._frames.add_pose(stamp, message.object_id, ObjectView(
             np.array([pose.position.x, pose.position.y, math.remainder(yaw, 2 * math.pi)
-                      if math.isfinite(yaw) else math.nan]), message.visible, message.residual))
+                      if math.isfinite(yaw) else math.nan]), message.visible, message.residual,
+            message.occluded, message.visible_fraction))
         self._try(stamp)
 
-    def _on_image(self, message: Image) -> None:
+    def _on_image(self, kind: str, message: Image) -> None:
         try:
-            image = read_image(message, 'rgb8')
+            image = read_image(message, 'rgb8') if kind == 'image' else _meters(message)
         except ImageMessageError as error:
-            self.get_logger().error(f'{self._camera.image_topic}: {error}', throttle_duration_sec=1.0)
+            self.get_logger().error(f'{self._topics[kind]}: {error}', throttle_duration_sec=1.0)
             return
         stamp = _nanoseconds(message.header.stamp)
-        self._frames.add_image(stamp, image)
+        self._frames.add_image(stamp, kind, image)
         self._try(stamp)
+
+    @property
+    def _topics(self) -> dict[str, str]:
+        return {'image': self._camera.image_topic, 'depth': self._camera.depth_topic}
 
     def _try(self, stamp: int) -> None:
         """Judge the frame of `stamp` when all of it has come."""
-        observation = self._frames.take(stamp, self._judge.uses_image)
+        kinds = self._judge.image_kinds
+        observation = self._frames.take(stamp, kinds)
         if observation is None:
             return
+        if kinds:
+            observation['camera'] = self._camera_model
         for lost in self._frames.overtaken(stamp):
             self._publish(lost, abstention('a part of this frame was lost on its way'))
         if self._camera_problem and not observation[self.task.goal.object]['visible']:
@@ -143,9 +155,10 @@ class SuccessDetector(StationNode):
 
     def _look(self) -> None:
         """Silence, and whether the program wants images."""
-        if self._judge.uses_image and self._images is None:
-            self._images = self.create_subscription(
-                Image, self._camera.image_topic, self._on_image, IMAGE_QOS)
+        for kind in self._judge.image_kinds:
+            if kind not in self._image_subscriptions:
+                self._image_subscriptions[kind] = self.create_subscription(
+                    Image, self._topics[kind], partial(self._on_image, kind), IMAGE_QOS)
         silence = self._watch.check()
         if silence is not None:
             reason = (self._camera_problem
@@ -228,6 +241,16 @@ class SuccessDetector(StationNode):
             self._worker.join(0.3)
             self._judge.close()
         super().destroy_node()
+
+
+def _meters(message: Image) -> np.ndarray:
+    """A depth image in m, float32; 0 where nothing was measured. Raises ImageMessageError."""
+    depth = read_image(message)
+    if message.encoding == '16UC1':
+        return depth.astype(np.float32) * np.float32(0.001)
+    if message.encoding == '32FC1':
+        return np.nan_to_num(depth, nan=0.0, posinf=0.0, neginf=0.0)
+    raise ImageMessageError(f'depth image is {message.encoding}; expected 16UC1 (mm) or 32FC1 (m)')
 
 
 def _nanoseconds(stamp) -> int:

@@ -11,9 +11,10 @@ import yaml
 from enpire_bringup.task import load_task
 from enpire_reward import judge as judge_module
 from enpire_reward.judge import NonsenseError, RewardJudge, read_judgement
+from enpire_reward.observation import ObjectView
 
 TASK = load_task('push_t')
-OBSERVATION = {'time': 1.0, 't_block': {'pose': np.zeros(3), 'visible': True, 'residual': 0.0},
+OBSERVATION = {'time': 1.0, 't_block': ObjectView(np.zeros(3), True, 0.0).plain(),
                'joint_positions': {}, 'joint_efforts': {}}
 
 

@@ -9,6 +9,7 @@ import yaml
 
 from enpire_bringup.task import load_task
 from enpire_reward.judge import read_judgement
+from enpire_reward.observation import ObjectView
 from enpire_reward.toolkit import StillnessTracker, angle_difference, check, judged, pose_difference
 
 TASK = load_task('push_t')
@@ -25,7 +26,7 @@ def reward():
 
 
 def seen(time, pose, visible=True):
-    t_block = {'pose': np.asarray(pose, float), 'visible': visible, 'residual': 0.0005}
+    t_block = ObjectView(np.asarray(pose, float), visible, 0.0005, not visible, 1.0 if visible else 0.3).plain()
     return {'time': time, 't_block': t_block, 'joint_positions': {}, 'joint_efforts': {}}
 
 
@@ -70,6 +71,7 @@ def test_hidden_t_abstains(reward):
     """Also when its last trusted pose lies on the goal."""
     verdict = run(reward, [GOAL] * 20 + [(GOAL, False)])[-1]
     assert verdict['outcome'] == 'abstain' and not verdict['checks'][0]['passed']
+    assert '30 % of it is seen' in verdict['reason']
 
 
 def test_a_gap_in_the_view_begins_the_still_time_anew(reward):

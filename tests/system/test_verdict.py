@@ -41,6 +41,7 @@ class Perception:
         self.poses = self.node.create_publisher(ObjectPose, 'object_poses', STATE_QOS)
         self.joints = self.node.create_publisher(JointState, 'joint_states', STATE_QOS)
         self.images = self.node.create_publisher(Image, 'top_camera/color/image_raw', IMAGE_QOS)
+        self.depths = self.node.create_publisher(Image, 'top_camera/aligned_depth_to_color/image_raw', IMAGE_QOS)
         self.verdicts = {}
         self.newest = None
         self.stamp = 10_000_000_000
@@ -58,7 +59,7 @@ class Perception:
             assert time.monotonic() < deadline, f'waited {seconds} s for {what}; newest: {self.newest}'
             self.executor.spin_once(timeout_sec=0.02)
 
-    def show(self, pose=ELSEWHERE, visible=True, image=None):
+    def show(self, pose=ELSEWHERE, visible=True, image=None, depth=None):
         """One frame; returns its verdict."""
         self.stamp += FRAME_NS
         stamp = self.stamp
@@ -66,10 +67,11 @@ class Perception:
                            effort=[1.5] * 14)
         state.header.stamp.sec, state.header.stamp.nanosec = divmod(stamp, 1_000_000_000)
         self.joints.publish(state)
-        if image is not None:
-            message = Image(header=state.header)
-            fill_image(message, image, 'rgb8')
-            self.images.publish(message)
+        for picture, encoding, publisher in ((image, 'rgb8', self.images), (depth, '16UC1', self.depths)):
+            if picture is not None:
+                message = Image(header=state.header)
+                fill_image(message, picture, encoding)
+                publisher.publish(message)
         message = ObjectPose(header=state.header, object_id='t_block', visible=visible, residual=0.0005)
         message.pose.pose.position.x, message.pose.pose.position.y = pose[:2]
         message.pose.pose.orientation.z = math.sin(pose[2] / 2)
@@ -192,17 +194,18 @@ def test_a_silent_camera_gives_an_abstaining_verdict(detector):
     assert perception.show().outcome == Verdict.NOT_YET
 
 
-def test_a_program_that_uses_images_gets_the_image_of_the_frame(detector):
-    perception = detector(reward("return {'outcome': 'not_yet', 'reason': str(int(o['image'][0, 0, 0]))}",
-                                 head='USES_IMAGE = True'))
-    deadline = time.monotonic() + 10
-    while not perception.images.get_subscription_count():
-        assert time.monotonic() < deadline
-        perception.executor.spin_once(timeout_sec=0.05)
+def test_a_program_that_uses_images_gets_those_of_the_frame(detector):
+    """Color, depth in m, and by which camera they were taken."""
+    perception = detector(reward("look = o['image'][0, 0, 0], round(float(o['depth'][0, 0]), 3), o['camera']['k'][2]\n"
+                                 "return {'outcome': 'not_yet', 'reason': '%d %g %g' % look}",
+                                 head='USES_IMAGE = USES_DEPTH = True'))
+    perception.until(lambda: perception.images.get_subscription_count() and perception.depths.get_subscription_count(),
+                     'the subscriptions to images')
     time.sleep(0.3)
     for value in (10, 200):
         image = np.full((480, 640, 3), value, np.uint8)
-        perception.show_until(lambda v: v.reason == str(value), f'the value {value}', image=image)
+        perception.show_until(lambda v: v.reason == f'{value} 0.5 319.5', f'the value {value}', image=image,
+                              depth=np.full((480, 640), 500, np.uint16))
 
 
 def test_the_program_sees_the_joints(detector):

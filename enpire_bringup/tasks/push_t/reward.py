@@ -17,7 +17,8 @@ class Reward:
         t_block = observation[self.object]
         view = check('view', float(t_block['visible']), 1.0, at_least=True)
         if not t_block['visible']:
-            return abstain('the T is not seen well enough', [view])
+            hidden = f': {100 * t_block["visible_fraction"]:.0f} % of it is seen' if t_block['occluded'] else ''
+            return abstain(f'the T is not seen well enough{hidden}', [view])
         distance, turn = pose_difference(t_block['pose'], self.goal)
         still = self.stillness.update(observation['time'], t_block['pose'])
         return judged([
