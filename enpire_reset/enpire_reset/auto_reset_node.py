@@ -31,7 +31,7 @@ from enpire_reset.skill_actions import SKILL_ACTIONS, SkillAction
 from enpire_reset.skills import Skills
 from enpire_reset.station_robot import StationRobot
 
-PICTURE_TIMEOUT = 3.0     # s of wall time for the picture of what was seen
+PICTURE_TIMEOUT = 2.0     # s of wall time for the picture of what was seen
 HOLD_TIMEOUT = 5.0        # s of wall time
 
 

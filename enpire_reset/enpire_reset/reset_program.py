@@ -11,7 +11,7 @@ from typing import Callable
 from enpire_bringup.configuration import ConfigurationError
 from enpire_bringup.task import Task
 from enpire_reset.geometry import pose_error
-from enpire_reset.robot import SkillCancelled, SkillError
+from enpire_reset.robot import CameraSilent, SkillCancelled, SkillError
 from enpire_reset.skills import Skills
 
 MAX_ATTEMPTS = 3
@@ -70,7 +70,8 @@ class ResetProgram:
         begin_attempt(0)
         seen, problem = self._look(skills)
         attempts: list[Attempt] = []
-        blind = False
+        # Without images no attempt is made at all: nothing moves that nobody watches.
+        blind = isinstance(problem, CameraSilent)
         while not self._there(seen, target) and len(attempts) < MAX_ATTEMPTS and not blind:
             begin_attempt(len(attempts) + 1)
             began, before = skills.robot.now(), seen
@@ -82,30 +83,30 @@ class ResetProgram:
             blind = before is None and seen is None
         return self._outcome(seen, target, attempts, problem)
 
-    def _attempt(self, skills: Skills, seed: int) -> str:
-        """'' or why it failed."""
+    def _attempt(self, skills: Skills, seed: int) -> SkillError | None:
+        """None, or why it failed."""
         try:
             self._reset(skills, self._task, seed)
         except SkillCancelled:
             raise
         except SkillError as error:
-            return str(error)
+            return error
         except Exception as error:
-            return f'{self._task.reset.name} raised {type(error).__name__}: {error}'
-        return ''
+            return SkillError(f'{self._task.reset.name} raised {type(error).__name__}: {error}')
+        return None
 
-    def _look(self, skills: Skills) -> tuple[PlanarPose | None, str]:
+    def _look(self, skills: Skills) -> tuple[PlanarPose | None, SkillError | None]:
         """Pose of the start object with all arms at home and grippers closed, as a trial begins; or None and why it
         was not seen."""
         try:
             skills.put_down()
             skills.go_home(*skills.arms)
             skills.close_grippers()
-            return skills.locate(self._task.start.object), ''
+            return skills.locate(self._task.start.object), None
         except SkillCancelled:
             raise
         except SkillError as error:
-            return None, str(error)
+            return None, error
 
     def _there(self, seen, target) -> bool:
         if seen is None:
@@ -116,7 +117,7 @@ class ResetProgram:
     def _judged(self, problem, before, after, target, duration) -> Attempt:
         success = self._there(after, target)
         position, yaw = (math.nan, math.nan) if after is None else pose_error(after, target)
-        reason = '' if success else problem or self._miss(position, yaw)
+        reason = '' if success else str(problem or self._miss(position, yaw))
         return Attempt(success, reason, before, after, position, yaw, duration)
 
     def _miss(self, position: float, yaw: float) -> str:
@@ -125,7 +126,7 @@ class ResetProgram:
 
     def _outcome(self, seen, target, attempts, problem) -> ResetOutcome:
         if seen is None:
-            return ResetOutcome(False, problem, tuple(attempts), target, None, math.nan, math.nan)
+            return ResetOutcome(False, str(problem), tuple(attempts), target, None, math.nan, math.nan)
         success = self._there(seen, target)
         position, yaw = pose_error(seen, target)
         message = self._miss(position, yaw)

@@ -8,7 +8,7 @@ import pytest
 from enpire_bringup.configuration import ConfigurationError
 from enpire_reset.geometry import wrap
 from enpire_reset.reset_program import MAX_ATTEMPTS, ResetProgram
-from enpire_reset.robot import SkillCancelled, SkillError
+from enpire_reset.robot import CameraSilent, SkillCancelled, SkillError
 from enpire_reset.skills import Skills
 
 
@@ -80,6 +80,11 @@ def test_every_attempt_is_recorded_with_what_was_seen_before_and_after(run, task
     assert first.after == second.before == pytest.approx((x + 0.02, y, yaw))
     assert first.reason.startswith('20.0 mm and 0.0 deg from the start pose') and first.duration > 0
     assert second.success and second.reason == '' and second.position_error == pytest.approx(0.001)
+
+
+def test_nothing_is_attempted_while_no_images_come(run, task, tmp_path):
+    outcome, attempts = run(program(task, tmp_path, NOTHING), [CameraSilent('no images')])
+    assert not outcome.success and outcome.attempts == () and attempts == [0] and outcome.message == 'no images'
 
 
 def test_attempts_end_when_the_object_was_seen_neither_before_nor_after(run, task, tmp_path):

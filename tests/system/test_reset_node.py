@@ -140,9 +140,9 @@ def test_skills_used_one_by_one_move_the_t_and_hand_it_from_arm_to_arm(client):
     lift = succeeded(client.use('lift', arm='left', height=SAFE_HEIGHT))
     assert lift.width == pytest.approx(HANDLE, abs=0.003) and lift.pose.pose.position.z == pytest.approx(0.08, abs=0.01)
     succeeded(client.use('hand_over', 0.28, -0.25, 0.0, arm='left', to_arm='right', height=GRASP_HEIGHT))
-    succeeded(client.use('place', 0.28, -0.20, 0.0, arm='right', height=GRASP_HEIGHT))
+    succeeded(client.use('place', 0.24, -0.27, 0.0, arm='right', height=GRASP_HEIGHT))
     seen = succeeded(client.use('retreat_and_look', arm='right', object='t_block', height=0.1))
-    assert planar(seen.pose)[:2] == pytest.approx((0.28, -0.20), abs=0.015)
+    assert planar(seen.pose)[:2] == pytest.approx((0.24, -0.27), abs=0.015)
 
 
 def test_pushed_t_lies_nearer_to_where_it_was_pushed(client):
@@ -208,7 +208,7 @@ def test_reset_without_a_camera_is_a_named_failure_in_bounded_time(start_station
     with station_node('reset_client', station.namespace, station.domain_id) as node:
         began = time.monotonic()
         result = call_action(node, ActionClient(node, Reset, 'reset'), Reset.Goal(seed=5), timeout=100.0)
-        assert not result.success and result.attempts == 1 and not result.picture
+        assert not result.success and result.attempts == 0 and not result.picture
         assert '0 of 4 images with t_block or without it came within' in result.message
         assert 'do the camera and camera_perception run?' in result.message
-        assert time.monotonic() - began < 80.0
+        assert time.monotonic() - began < 60.0
