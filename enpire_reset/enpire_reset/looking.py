@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Callable, Iterator
+from typing import Callable, Iterator, Sequence
 
 import numpy as np
 
 from enpire_bringup.camera_model import PinholeCamera
 from enpire_bringup.kinematics import ArmKinematics, UnreachableError
+from enpire_bringup.motion_planning import SINGULAR
 from enpire_bringup.planar_pose import PlanarPoseEstimator
 from enpire_bringup.station import Camera, Station
 from enpire_bringup.task import Task
@@ -21,6 +22,7 @@ AGREEMENT = 0.006             # m between the images of a look, beyond which the
 LOOK_TIMEOUT = 5.0            # s of wall time for the images of one look
 HOME_TOLERANCE = 0.02         # rad
 JOINT_MARGIN = 0.03           # rad, a little more than the guard keeps
+AT_EASE = 1.5 * SINGULAR      # m/rad (see ArmKinematics.least_motion): straight lines are possible from there
 
 # Where a wrist camera looks straight down for an object that the task's camera does not see.
 SEARCH_HEIGHT = 0.35          # m, of the tool above the table
@@ -167,11 +169,16 @@ class Looking:
         if not all(low <= value <= high for low, value, high in
                    zip(limits.workspace_low, pose[:3, 3], limits.workspace_high)):
             return False
+        return self._posture(arm, pose, self.station.arms[arm].named['home']) is not None
+
+    def _posture(self, arm: str, pose: np.ndarray, near: Sequence[float]) -> np.ndarray | None:
+        """Joint positions (n,), beside `near` where there are several, with the tool at `pose` and the arm at ease."""
+        kinematics = self._kinematics[arm]
         try:
-            self._kinematics[arm].ik(pose, self.station.arms[arm].named['home'], margin=JOINT_MARGIN, restarts=0)
+            joints = kinematics.ik(pose, near, margin=JOINT_MARGIN, restarts=0)
         except UnreachableError:
-            return False
-        return True
+            return None
+        return joints if kinematics.least_motion(joints) >= AT_EASE else None
 
     def _check_object(self, name: str) -> None:
         if name not in self.task.objects:

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from enpire_bringup.kinematics import UnreachableError
 from enpire_reset.geometry import moved_to, tool_pose, turned
-from enpire_reset.looking import JOINT_MARGIN, Looking
+from enpire_reset.looking import Looking
 from enpire_reset.robot import Grip, GripEnd, Move, SkillError
 
 HALF_TURN = math.pi / 2       # rad, longest turn of a straight move in one piece
@@ -118,15 +117,12 @@ class Manipulation(Looking):
         The yaw is turned by end minus start, which may be more than half a turn.
         """
         steps = 1 + math.ceil(max(abs(end[2] - start[2]) / CARRY_TURN, math.dist(start[:2], end[:2]) / CARRY_STEP))
-        kinematics, q = self._kinematics[arm], np.array(self.station.arms[arm].named['home'])
-        try:
-            for step, share in enumerate(np.linspace(0.0, 1.0, steps + 1)):
-                x, y, yaw = (a + share * (b - a) for a, b in zip(start, end))
-                before, q = q, kinematics.ik(tool_pose(x, y, height, yaw, lean), q, margin=JOINT_MARGIN, restarts=0)
-                if step and np.abs(q - before).max() > LARGEST_JOINT_STEP:
-                    return False
-        except UnreachableError:
-            return False
+        joints = np.array(self.station.arms[arm].named['home'])
+        for step, share in enumerate(np.linspace(0.0, 1.0, steps + 1)):
+            x, y, yaw = (a + share * (b - a) for a, b in zip(start, end))
+            before, joints = joints, self._posture(arm, tool_pose(x, y, height, yaw, lean), joints)
+            if joints is None or step and np.abs(joints - before).max() > LARGEST_JOINT_STEP:
+                return False
         return True
 
     def heading(self, arm: str, x: float, y: float) -> float:
