@@ -12,7 +12,7 @@ import coal
 import numpy as np
 import pinocchio as pin
 
-from enpire_bringup.robot_description import robot_description
+from enpire_bringup.robot_description import collision_geometry, robot_description
 from enpire_bringup.station import Station
 
 
@@ -36,7 +36,7 @@ class ArmExtent:
         arm = station.arms[arm_name]
         urdf = robot_description(station)
         full = pin.buildModelFromXML(urdf)
-        shapes = pin.buildGeomFromUrdfString(full, urdf, pin.GeometryType.COLLISION)
+        shapes = collision_geometry(full, urdf)
         locked = [full.getJointId(name) for name in full.names[1:] if name not in arm.joints]
         self._model, shapes = pin.buildReducedModel(full, shapes, locked, pin.neutral(full))
         self._data = self._model.createData()
@@ -45,16 +45,16 @@ class ArmExtent:
         self._order = np.array([self._model.joints[joint].idx_q for joint in joints])
         self.effort_limit = self._model.effortLimit[self._order]
         # A sphere, capsule, cylinder or box as its center, the half axes that it is the sum of, and a radius; the
-        # radius of a cylinder counts only across its axis.
+        # radius of a cylinder counts only across its axis. A mesh as the corners of its convex hull.
         moving = [shape for shape in shapes.geometryObjects if shape.parentJoint > 0]
-        parts = [_parts(shape.geometry) for shape in moving]
-        self._links = [self._model.frames[shape.parentFrame].name for shape in moving]
-        self._parent = np.array([shape.parentJoint for shape in moving])
-        rotations = np.array([shape.placement.rotation for shape in moving])
-        self._centers = np.array([shape.placement.translation for shape in moving])
-        self._axes = np.einsum('sij,skj->ski', rotations, np.array([part[0] for part in parts]))
-        self._radii = np.array([part[1] for part in parts])
-        self._flat = np.array([part[2] for part in parts])
+        parts = [(shape, *part) for shape in moving for part in _parts(shape.geometry)]
+        self._links = [self._model.frames[shape.parentFrame].name for shape, *_ in parts]
+        self._parent = np.array([shape.parentJoint for shape, *_ in parts])
+        rotations = np.array([shape.placement.rotation for shape, *_ in parts])
+        self._centers = np.array([shape.placement.act(center) for shape, center, *_ in parts])
+        self._axes = np.einsum('sij,skj->ski', rotations, np.array([part[2] for part in parts]))
+        self._radii = np.array([part[3] for part in parts])
+        self._flat = np.array([part[4] for part in parts])
         self._cylinder_axes = rotations[:, :, 2]
         self._moving_joints = sorted({shape.parentJoint for shape in moving})
         self._rows = np.empty((self._model.njoints, 4))
@@ -101,14 +101,14 @@ class ArmExtent:
         return np.array([reach[joint] for joint in joints])
 
 
-def _parts(shape) -> tuple[np.ndarray, float, bool]:
-    """Half axes (3, 3) m, radius m, and whether the radius counts only across the third axis."""
+def _parts(shape) -> list[tuple[np.ndarray, np.ndarray, float, bool]]:
+    """Center (3,) m, half axes (3, 3) m, radius m, and whether the radius counts only across the third axis."""
+    center, point = np.zeros(3), np.zeros((3, 3))
     if isinstance(shape, coal.Sphere):
-        return np.zeros((3, 3)), shape.radius, False
+        return [(center, point, shape.radius, False)]
     if isinstance(shape, (coal.Capsule, coal.Cylinder)):
-        return np.diag([0.0, 0.0, shape.halfLength]), shape.radius, isinstance(shape, coal.Cylinder)
+        half_axes = np.diag([0.0, 0.0, shape.halfLength])
+        return [(center, half_axes, shape.radius, isinstance(shape, coal.Cylinder))]
     if isinstance(shape, coal.Box):
-        return np.diag(np.asarray(shape.halfSide)), 0.0, False
-    # Anything else, e.g. a mesh: the sphere around it.
-    shape.computeLocalAABB()
-    return np.zeros((3, 3)), shape.aabb_radius + float(np.linalg.norm(shape.aabb_center)), False
+        return [(center, np.diag(np.asarray(shape.halfSide)), 0.0, False)]
+    return [(corner, point, 0.0, False) for corner in np.array(shape.points())]
