@@ -1,8 +1,10 @@
 """Every part of the toolkit, on images that are drawn here."""
 
 import math
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -234,3 +236,18 @@ def test_a_program_that_needs_no_images_does_not_load_opencv():
     code = ('import sys; from enpire_reward.toolkit import StillnessTracker, abstain, check, coverage, judged; '
             "sys.exit('cv2' in sys.modules)")
     assert subprocess.run([sys.executable, '-c', code]).returncode == 0
+
+
+def _examples():
+    page = Path(__file__).parents[2] / 'docs' / 'reward_toolkit.md'
+    return re.findall(r'```python\n(.*?)```', page.read_text(encoding='utf-8'), flags=re.DOTALL)
+
+
+@pytest.mark.parametrize('example', _examples(), ids=lambda text: text.splitlines()[-1][:40])
+def test_the_examples_of_the_page_run(example):
+    exec(compile(example, 'docs/reward_toolkit.md', 'exec'), {})
+
+
+def test_the_page_shows_every_part():
+    page = '\n'.join(_examples())
+    assert [name for name in toolkit.__all__ if name not in page and name not in ('Contour', 'angle_difference')] == []

@@ -42,6 +42,7 @@ class Perception:
         self.joints = self.node.create_publisher(JointState, 'joint_states', STATE_QOS)
         self.images = self.node.create_publisher(Image, 'top_camera/color/image_raw', IMAGE_QOS)
         self.depths = self.node.create_publisher(Image, 'top_camera/aligned_depth_to_color/image_raw', IMAGE_QOS)
+        self.joint_positions = dict.fromkeys(station.station.joints, 0.25)
         self.verdicts = {}
         self.newest = None
         self.stamp = 10_000_000_000
@@ -63,8 +64,8 @@ class Perception:
         """One frame; returns its verdict."""
         self.stamp += FRAME_NS
         stamp = self.stamp
-        state = JointState(name=list(self.station.station.joints), position=[0.25] * 14, velocity=[0.0] * 14,
-                           effort=[1.5] * 14)
+        state = JointState(name=list(self.joint_positions), position=list(self.joint_positions.values()),
+                           velocity=[0.0] * len(self.joint_positions), effort=[1.5] * len(self.joint_positions))
         state.header.stamp.sec, state.header.stamp.nanosec = divmod(stamp, 1_000_000_000)
         self.joints.publish(state)
         for picture, encoding, publisher in ((image, 'rgb8', self.images), (depth, '16UC1', self.depths)):
@@ -214,6 +215,17 @@ def test_the_program_sees_the_joints(detector):
                                  "return {'outcome': 'not_yet', 'reason': reason}"))
     verdict = perception.show_until(judged, 'the reward program to start')
     assert verdict.reason == '0.25 1.5'
+
+
+def test_joint_states_without_a_joint_or_with_nan_abstain_and_name_it(detector):
+    perception = detector()
+    perception.show_until(judged, 'the reward program to start')
+    perception.joint_positions['right_joint2'] = math.nan
+    del perception.joint_positions['left_joint1']
+    verdict = perception.show_until(lambda v: not judged(v), 'an abstention')
+    assert verdict.reason == 'no position of left_joint1, right_joint2 in joint_states'
+    perception.joint_positions = dict.fromkeys(perception.station.station.joints, 0.25)
+    perception.show_until(judged, 'complete joint states')
 
 
 def test_camera_to_verdict_in_the_simulated_station(start_station):
