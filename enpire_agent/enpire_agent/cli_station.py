@@ -49,6 +49,10 @@ def add_verbs(verbs) -> None:
     home.add_argument('--arm', help='only this arm')
     home.set_defaults(run=run_home)
 
+    python = verbs.add_parser('python', help='Python with the suite in it: a script, or a prompt; docs/python_client.md')
+    python.add_argument('arguments', nargs=argparse.REMAINDER, metavar='...', help='a script and its arguments')
+    python.set_defaults(run=run_python)
+
     rviz = verbs.add_parser('rviz', help='show a running station in RViz')
     _add_namespace(rviz)
     rviz.add_argument('--write', default='', metavar='FILE', help='only write the configuration')
@@ -264,6 +268,13 @@ def run_home(options) -> int:
             print(f'enpire: {error}')
             return 1
     return 0
+
+
+def run_python(options) -> int:
+    from enpire_bringup.process_environment import prepare_environment
+
+    prepare_environment()
+    os.execv(sys.executable, [sys.executable, *options.arguments])
 
 
 def run_rviz(options) -> int:

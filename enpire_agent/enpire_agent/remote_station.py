@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import math
+import time
 from typing import Callable, Sequence
 
 import numpy as np
@@ -37,6 +38,7 @@ from enpire_bringup.station_node import IMAGE_QOS, LATCHED_QOS, STATE_QOS
 from enpire_bringup.task import load_task
 
 LISTENS = 5.0      # s of wall time within which a message is expected
+RETRY = 0.2        # s of wall time between two requests of the same
 
 
 class Station:
@@ -213,9 +215,19 @@ class Station:
     def resume(self) -> str:
         return self._answer(self.client.resume)
 
-    def clear_guard(self) -> str:
-        """Let the arms move again after a violation that the guard latched; what was cleared."""
-        return self._answer(self.client.clear_guard)
+    def clear_guard(self, timeout: float = LISTENS) -> str:
+        """Let the arms move again after a violation that the guard latched; what was cleared.
+
+        The guard clears only what stands still: it is asked again for `timeout` s of wall time.
+        """
+        end = time.monotonic() + timeout
+        while True:
+            try:
+                return self._answer(self.client.clear_guard)
+            except StationCallError:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(RETRY)
 
     def adopt(self, commit: str = '') -> str:
         """Take over a recipe announced by a peer (empty: the best one); the station's answer."""

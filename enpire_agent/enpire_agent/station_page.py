@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import html
+import io
 import socket
 import time
+from contextlib import redirect_stdout
+from time import sleep as pause
 from typing import Callable
 
 import numpy as np
@@ -48,10 +51,11 @@ class StationPage:
                 raise ConfigurationError(f'the page cannot have port {port} of {host}: {error.strerror}; choose '
                                          'another with --port') from error
         self._links = LinkTransforms(urdf)
-        self._server = viser.ViserServer(host=host, port=port, verbose=False)
+        with redirect_stdout(io.StringIO()):      # viser prints a banner; who asked for the page says where it is
+            self._server = viser.ViserServer(host=host, port=port, verbose=False)
         self._server.scene.set_up_direction('+z')
-        self._server.gui.configure_theme(control_layout='fixed', control_width='large', show_logo=False,
-                                         show_share_button=False)
+        self._server.gui.configure_theme(control_width='large', show_logo=False, show_share_button=False)
+        self._server.gui.main_panel.dock_right()
         self._server.gui.set_panel_label(title)
         self._texts = {name: self._server.gui.add_html('') for name in ('state', 'verdict', 'guard', 'objects')}
         self._image = None
@@ -75,7 +79,8 @@ class StationPage:
         return bool(self._server.get_clients())
 
     def close(self) -> None:
-        self._server.stop()
+        with redirect_stdout(io.StringIO()):
+            self._server.stop()
 
     def _look_at(self, shapes: list[Lines | Box]) -> None:
         """Begin with a view of the workspace and the table below it, from above and aside."""
@@ -254,7 +259,7 @@ def show_station(station: Station, host: str, port: int, say: Callable[[str], No
         say(page.url)
         while True:
             feed.update()
-            time.sleep(PERIOD)
+            pause(PERIOD)
     finally:
         page.close()
 

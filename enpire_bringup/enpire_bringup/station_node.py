@@ -61,6 +61,8 @@ class StationNode(Node):
     def declare_adjustable(self, name: str, default, low: float, high: float, unit: str = ''):
         """Declare a number, or a list of them, that may change while the node runs, within [low, high]; its value.
 
+        default: a value, or a Parameter.Type for none.
+
         Who uses it reads it anew each time, or adds a callback of its own (`add_post_set_parameters_callback`).
         Raises ConfigurationError when the node was started with a value outside the range.
         """
@@ -79,6 +81,8 @@ class StationNode(Node):
 
     def _refusal(self, parameter) -> str:
         """Why the node cannot take this value of this parameter; empty when it can."""
+        if self.executor is None and parameter.value is None:
+            return ''       # declared by its type alone
         if parameter.name in self._adjustable_ranges:
             low, high, _ = self._adjustable_ranges[parameter.name]
             value = parameter.value
