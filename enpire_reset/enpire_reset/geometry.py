@@ -61,6 +61,16 @@ def extent(outline: Sequence[Sequence[float]], yaw: float, direction: float) -> 
     return max(math.cos(along) * x + math.sin(along) * y for x, y in outline)
 
 
+def boundary(outline: Sequence[Sequence[float]], yaw: float, direction: float) -> float:
+    """How far (m) it is from the origin of a polygon (n, 2) turned by `yaw` to where it ends along `direction`."""
+    along = direction - yaw
+    c, s = math.cos(along), math.sin(along)
+    points = [(c * x + s * y, c * y - s * x) for x, y in outline]      # the first axis along the direction
+    crossings = [x + (other - x) * y / (y - beside) for (x, y), (other, beside) in zip(points, points[1:] + points[:1])
+                 if (y > 0.0) != (beside > 0.0)]
+    return max(crossings)
+
+
 def tool_yaw(pose: np.ndarray) -> float:
     """Direction of a TCP pose (4, 4) about the vertical: 0 where the fingers close along y."""
     return math.atan2(-pose[0, 1], pose[1, 1])

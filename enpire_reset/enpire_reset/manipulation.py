@@ -9,13 +9,16 @@ import numpy as np
 
 from enpire_reset.geometry import moved_to, tool_pose, turned
 from enpire_reset.looking import Looking
-from enpire_reset.robot import Grip, GripEnd, Move, SkillError
+from enpire_reset.robot import Grip, GripEnd, Move, SkillCancelled, SkillError
 
 HALF_TURN = math.pi / 2       # rad, longest turn of a straight move in one piece
 CARRY_TURN, CARRY_STEP = 0.15, 0.03   # rad and m between the places that are looked at on the way of a carry
 LARGEST_JOINT_STEP = 0.5      # rad between two of them: more is a jump to another solution
 SAME_PLACE = 0.015            # m, a tool this close to where it was sent has only sagged
 SAME_TURN = 0.1               # rad, likewise
+BEFORE_CONTACT = 0.006        # m above the expected height, from where a place goes on slowly
+BEYOND_CONTACT = 0.004        # m below it, where contact is given up
+CONTACT_FORCE = 4.0           # N at which what is put down stands
 SHUT = 0.003                  # m between the fingers, below which a gripper counts as closed
 WIDTH_RANGE = (0.6, 1.5)      # share of the expected width at which the fingers hold the object
 FORCE_SHARE = 0.5             # of the force asked for, which has to be measured in a grasp
@@ -75,9 +78,16 @@ class Manipulation(Looking):
             self._go(Move(arm, pose=pose, straight=True))
 
     def place(self, arm: str, height: float) -> GripEnd:
-        """Down to `height`, and let go."""
+        """Down to about `height`, until what is held stands on something, and let go."""
         self.report('place')
-        self._change_height(arm, height)
+        self._change_height(arm, height + BEFORE_CONTACT)
+        try:
+            self._go(Move(arm, pose=moved_to(self.tool(arm), height=height - BEYOND_CONTACT), straight=True,
+                          stop_force=CONTACT_FORCE))
+        except SkillCancelled:
+            raise
+        except SkillError:
+            pass    # nothing is held any more, or it is lower than it was: letting go is right all the same
         return self.open_gripper(arm)
 
     def retreat(self, arm: str, height: float) -> None:
@@ -137,12 +147,17 @@ class Manipulation(Looking):
 
     def tool(self, arm: str) -> np.ndarray:
         """Pose (4, 4) of the tool: where it was sent last as long as it is there, else where it is measured."""
-        measured = self._kinematics[arm].fk(self.robot.joints(arm))
         sent = self._sent.get(arm)
-        if sent is not None and np.linalg.norm(sent[:3, 3] - measured[:3, 3]) < SAME_PLACE \
-                and np.trace(sent[:3, :3].T @ measured[:3, :3]) > 1.0 + 2.0 * math.cos(SAME_TURN):
-            return sent
-        return measured
+        return sent if sent is not None and self.is_at(arm, sent) else self._measured_tool(arm)
+
+    def is_at(self, arm: str, pose: np.ndarray) -> bool:
+        """Whether the tool is measured at `pose` (4, 4), but for what an arm sags."""
+        measured = self._measured_tool(arm)
+        return bool(np.linalg.norm(pose[:3, 3] - measured[:3, 3]) < SAME_PLACE
+                    and np.trace(pose[:3, :3].T @ measured[:3, :3]) > 1.0 + 2.0 * math.cos(SAME_TURN))
+
+    def _measured_tool(self, arm: str) -> np.ndarray:
+        return self._kinematics[arm].fk(self.robot.joints(arm))
 
     # -- gripping
 

@@ -25,7 +25,8 @@ class Move:
     """A motion of one arm: to the named position `named`, or of the tool centre point to `pose` (4, 4) in "world".
 
     straight: along a straight line. speed: share (0, 1] of the station's limits.
-    stop_force: N; above 0 the motion ends, as a success, where the tool meets that much force.
+    stop_force: N; above 0 it is a slow motion that ends where the tool meets that much force, and fails where it does
+        not.
     """
 
     arm: str

@@ -10,14 +10,13 @@ import math
 
 import numpy as np
 
-from enpire_reset.geometry import extent, moved_to, tool_level, tool_pose, tool_yaw, wrap
+from enpire_reset.geometry import boundary, extent, moved_to, tool_level, tool_pose, tool_yaw, wrap
 from enpire_reset.manipulation import Manipulation
 from enpire_reset.robot import Grip, Move, SkillError
 
 LEANS = tuple(math.radians(lean) for lean in (0, 12, 24, 36))    # rad, of a tool that has to reach farther
 CLEARANCE = 0.030             # m beside an object, where the tool comes down
 FINGER_HALF_WIDTH = 0.013     # m: the edge of a leaning or pushing finger
-PUSH_SPEED = 0.25             # share of the station's limits
 PUSH_FORCE = 20.0             # N at which a push has met something that does not give way
 LONGEST_PUSH = 0.40           # m
 STANDOFF = 0.10               # m before the object, from where a level tool comes
@@ -45,22 +44,27 @@ class Skills(Manipulation):
             raise SkillError(f'push: ({x:.3f}, {y:.3f}) m is {distance:.2f} m from {name}; at most {LONGEST_PUSH:g} m '
                              'are pushed at a time')
         self.report('push')
-        near = extent(self.task.objects[name].outline, yaw, direction + math.pi) + FINGER_HALF_WIDTH
+        outline, backward = self.task.objects[name].outline, direction + math.pi
         u = np.array([math.cos(direction), math.sin(direction)])
-        behind = np.array([px, py]) - (near + CLEARANCE) * u
-        end = np.array([x, y]) - near * u
+        behind = np.array([px, py]) - (extent(outline, yaw, backward) + FINGER_HALF_WIDTH + CLEARANCE) * u
+        end = np.array([x, y]) - (boundary(outline, yaw, backward) + FINGER_HALF_WIDTH) * u
         above = self.task.objects[name].face_height + 2 * CLEARANCE
         turn = self.heading(arm, *behind)
         lean = self._lean_for(arm, [(behind, height), (behind, above), (end, height), (end, above)], turn)
         self._go(Move(arm, pose=tool_pose(*behind, above, turn, lean)), Grip(arm, 0.0))
         self._change_height(arm, height)
+        goal = moved_to(self.tool(arm), *end)
         try:
-            stopped = self._go(Move(arm, pose=moved_to(self.tool(arm), *end), straight=True, speed=PUSH_SPEED,
-                                    stop_force=PUSH_FORCE))[0]
+            met = self._go(Move(arm, pose=goal, straight=True, stop_force=PUSH_FORCE))[0].force
+        except SkillError:
+            # Nothing was met on the whole way: that is how a push should end.
+            if not self.is_at(arm, goal):
+                raise
+            met = 0.0
         finally:
             self.retreat(arm, above)
-        if stopped.contact:
-            raise SkillError(f'push: {name} does not give way: the tool met {stopped.force:.0f} N')
+        if met:
+            raise SkillError(f'push: {name} does not give way: the tool met {met:.0f} N')
         return self.locate(name)
 
     def _lean_for(self, arm: str, places, turn: float) -> float:

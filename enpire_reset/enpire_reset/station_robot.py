@@ -10,8 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Callable
 
 import numpy as np
-from control_msgs.action import GripperCommand
-from enpire_msgs.action import MoveArm
+from enpire_msgs.action import MoveArm, MoveGripper
 from enpire_msgs.msg import ObjectPose
 from geometry_msgs.msg import PoseStamped
 from rclpy.action import ActionClient
@@ -44,8 +43,7 @@ class StationRobot:
         self._node = node
         self._station = station
         self._move = ActionClient(node, MoveArm, 'move_arm')
-        self._grippers = {name: ActionClient(node, GripperCommand, f'{name}/gripper_controller/gripper_cmd')
-                          for name in station.arms}
+        self._grip = ActionClient(node, MoveGripper, 'gripper')
         # One motion for each arm and each gripper may run at a time.
         self._threads = ThreadPoolExecutor(2 * len(station.arms), thread_name_prefix='motion')
         self._poses: deque[ObjectPose] = deque(maxlen=KEPT)
@@ -83,17 +81,11 @@ class StationRobot:
         return MoveEnd(result.contact, result.force)
 
     def _move_gripper(self, motion: Grip) -> GripEnd:
-        gripper = self._station.arms[motion.arm].gripper
-        towards = math.copysign(1.0, gripper.open - gripper.closed)
-        goal = GripperCommand.Goal()
-        goal.command.position = gripper.closed + towards * motion.width / 2
-        goal.command.max_effort = motion.max_force
-        result = self._call(self._grippers[motion.arm], goal, GRIPPER_TIMEOUT)
-        width = 2 * abs(result.position - gripper.closed)
-        if not (result.reached_goal or result.stalled):
-            raise SkillError(f'gripper of {motion.arm}: neither reached {motion.width * 1000:.1f} mm nor stalled; its '
-                             f'fingers are {width * 1000:.1f} mm apart')
-        return GripEnd(width, abs(result.effort), result.stalled)
+        goal = MoveGripper.Goal(arm=motion.arm, width=motion.width, max_force=motion.max_force)
+        result = self._call(self._grip, goal, GRIPPER_TIMEOUT)
+        if not result.success:
+            raise SkillError(f'gripper: {result.message}')
+        return GripEnd(result.width, result.force, result.stalled)
 
     def _call(self, client: ActionClient, goal, timeout: float):
         try:

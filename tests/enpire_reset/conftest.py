@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 
 from enpire_bringup.arm_motion import ArmMotion
+from enpire_bringup.contact_move import CONTACT_SPEED, slowed_to
 from enpire_bringup.guard import guard_limits
 from enpire_bringup.motion_planning import MotionPlanner
 from enpire_bringup.path_planner import choose_path_planner
 from enpire_bringup.station import load_station
 from enpire_bringup.task import load_task
+from enpire_bringup.tip_force import TipForce
 from enpire_bringup.trajectory_controller import Outcome, StationMotion, TrajectoryGoal
 from enpire_bringup.world import Renderer, World
 from enpire_reset.robot import GripEnd, Move, MoveEnd, Sighting, SkillError
@@ -63,7 +65,8 @@ class SimulatedRobot:
         arm = self._arms[move.arm]
         try:
             start = arm.start()
-            trajectory = self._plan(self._planners[move.arm], start, move).trajectory
+            plan = self._plan(self._planners[move.arm], start, move)
+            trajectory = slowed_to(plan.trajectory, plan.tips, CONTACT_SPEED) if move.stop_force else plan.trajectory
             arm.guard.check_trajectory(trajectory, start)
         except ValueError as error:
             raise SkillError(str(error)) from error
@@ -71,13 +74,23 @@ class SimulatedRobot:
         points = zip(trajectory.times.tolist(), trajectory.positions.tolist(), trajectory.velocities.tolist())
         self._motion.arms[move.arm].follow(self._motion.now, 0, list(points), goal)
 
+        felt = _Feeling(self, move) if move.stop_force else None
+
+        def over():
+            if felt and felt.contact():
+                self._motion.arms[move.arm].start_at(self.joints(move.arm).tolist(), 'contact')
+            return goal.outcome is not None
+
         def result():
-            if goal.outcome is not Outcome.SUCCESSFUL:
+            if felt and felt.touched:
                 arm.sent(None)
-                raise SkillError(goal.message)
+                return MoveEnd(True, felt.force)
+            if felt or goal.outcome is not Outcome.SUCCESSFUL:
+                arm.sent(None)
+                raise SkillError(goal.message or 'there was no contact')
             arm.sent(trajectory.positions[-1])
             return MoveEnd()
-        return _Running(lambda: goal.outcome is not None, result)
+        return _Running(over, result)
 
     @staticmethod
     def _plan(planner, start, move):
@@ -127,11 +140,35 @@ class _Running:
         self.result = result
 
 
+class _Feeling:
+    """The force on a tool, grown since a motion began."""
+
+    def __init__(self, robot, move):
+        self._robot, self._move = robot, move
+        self._tip_force = TipForce(robot.station, move.arm)
+        self._at_rest = self._measured()
+        self.touched, self.force = False, 0.0
+
+    def contact(self):
+        if not self.touched:
+            self.force = float(np.linalg.norm(self._measured() - self._at_rest))
+            self.touched = self.force >= self._move.stop_force
+        return self.touched
+
+    def _measured(self):
+        robot = self._robot
+        _, positions, velocities, efforts = robot.world.joint_state()
+        start = robot.station.joints.index(robot.station.arms[self._move.arm].joints[0])
+        part = slice(start, start + 6)
+        return self._tip_force.observe(robot.world.time, positions[part], velocities[part], efforts[part])
+
+
 class Scripted:
     """A robot that sees what the script says: planar poses, Sightings or errors, the last one over and over.
 
     It notes what it is asked to do in `motions`, a list of motions for every call, and every gripper ends as `grip`.
-    Its arms stay `at` their joint positions, unless solve(arm, pose) says where a pose brings them.
+    Its arms stay `at` their joint positions, unless solve(arm, pose) says where a pose brings them. `met`: how
+    contact-stop moves end; None: without contact.
     """
 
     def __init__(self, sightings=()):
@@ -141,6 +178,7 @@ class Scripted:
         self.width = 0.0
         self.at = {}
         self.solve = None
+        self.met = None
         self.time = 0.0
 
     def run(self, *motions):
@@ -151,7 +189,9 @@ class Scripted:
         if isinstance(motion, Move):
             if self.solve and motion.pose is not None:
                 self.at[motion.arm] = self.solve(motion.arm, motion.pose)
-            return MoveEnd()
+            if motion.stop_force and self.met is None:
+                raise SkillError('there was no contact')
+            return self.met if motion.stop_force else MoveEnd()
         return self.grip or GripEnd(motion.width, 0.0, False)
 
     def joints(self, arm):

@@ -6,7 +6,6 @@ from dataclasses import replace
 import pytest
 
 from enpire_bringup.configuration import ConfigurationError
-from enpire_reset.geometry import wrap
 from enpire_reset.reset_program import MAX_ATTEMPTS, ResetProgram
 from enpire_reset.robot import CameraSilent, SkillCancelled, SkillError
 from enpire_reset.skills import Skills
@@ -90,7 +89,3 @@ def test_nothing_is_attempted_while_no_images_come(run, task, tmp_path):
 def test_attempts_end_when_the_object_was_seen_neither_before_nor_after(run, task, tmp_path):
     outcome, _ = run(program(task, tmp_path, NOTHING), [SkillError('nothing in view')])
     assert len(outcome.attempts) == 1 and outcome.attempts[0].reason == 'nothing in view'
-
-
-def test_angles_wrap():
-    assert wrap(3 * math.pi / 2) == pytest.approx(-math.pi / 2)

@@ -63,8 +63,9 @@ def test_goal_is_read_with_what_was_given_and_nothing_else(skills):
 def test_place_carries_and_turns_what_is_held_to_the_pose(skills):
     end = ACTIONS['place'].use(skills, ACTIONS['place'].read(
         skills, UseSkill.Goal(arm='left', height=0.04, pose=pose(0.3, 0.2, yaw=0.5))))
-    carry, down, release = skills.robot.motions
-    assert carry[0].pose[:2, 3] == pytest.approx([0.3, 0.2]) and down[0].pose[2, 3] == pytest.approx(0.04)
+    carry, down, press, release = skills.robot.motions
+    assert carry[0].pose[:2, 3] == pytest.approx([0.3, 0.2]) and down[0].pose[2, 3] == pytest.approx(0.046)
+    assert press[0].pose[2, 3] == pytest.approx(0.036) and press[0].stop_force > 0
     assert release[0].width == pytest.approx(skills.opening('left')) and end.grip.width == release[0].width
 
 
