@@ -9,9 +9,12 @@ from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray
 from std_srvs.srv import Trigger
 
+from enpire_bringup.clock_record import ClockRecord
+from enpire_bringup.configuration import ConfigurationError
 from enpire_bringup.control_ticks import is_policy_tick
 from enpire_bringup.controller_link import ControllerLink
 from enpire_bringup.node_group import run_single
+from enpire_bringup.paths import runs_directory
 from enpire_bringup.serialized_messages import JointStateWriter, write_numbers
 from enpire_bringup.station_node import STATE_QOS, StationNode
 from enpire_bringup.world import World
@@ -19,15 +22,26 @@ from enpire_bringup.world_loop import Command, CommandError, WorldLoop, read_com
 
 
 class SimStation(StationNode):
-    """Wraps a `World`. Parameter `seed`: of the start pose, at start and for the service sim/reset_world."""
+    """Wraps a `World`.
+
+    Parameters, for the start and for the service sim/reset_world: `seed`, and `object_pose` (x, y in m, yaw in rad), the
+    object's start pose where it is not to be the seed's (not set, or empty).
+    """
 
     def __init__(self, **kwargs):
         super().__init__('sim_station', **kwargs)
         # This node gives the time; it need not listen to itself.
         self.set_parameters([Parameter('use_sim_time', value=False)])
-        self.declare_parameter('seed', 0)
+        self.declare_adjustable('seed', 0, -2**63, 2**63 - 1)
+        self.declare_adjustable('object_pose', Parameter.Type.DOUBLE_ARRAY, -10.0, 10.0, 'm, m, rad')
         world = World(self.station, self.task)
-        world.reset(self.get_parameter('seed').value)
+        self._record = ClockRecord(runs_directory() / '.stations' / self.get_namespace().strip('/') / 'clock.json')
+        earlier = self._record.continues_at()
+        world.start_at(round(earlier * 1e-9 * self.station.control_rate))
+        world.reset(*self._start())
+        if earlier:
+            self.get_logger().warning(f'ROS time goes on at {world.time:.0f} s, after the world that ran here before; '
+                                      'arms and objects are at their start')
         self._camera_rates = {camera.rate for camera in self.station.cameras.values()}
         self._states = self.create_publisher(JointState, 'joint_states', STATE_QOS)
         self._clock_publisher = self.create_publisher(Clock, 'clock', STATE_QOS)
@@ -50,6 +64,7 @@ class SimStation(StationNode):
     def _publish(self, world: World) -> None:
         _, position, velocity, effort = world.joint_state()
         stamp = world.stamp_ns
+        self._record.note(stamp)
         due = any(is_policy_tick(world.tick, rate, self.station.control_rate) for rate in self._camera_rates)
         if due and self._world_states.get_subscription_count():
             self._world_states.publish(write_numbers(np.concatenate(([world.time], world.state()))))
@@ -83,10 +98,22 @@ class SimStation(StationNode):
         self._loop.command(stamp, command)
 
     def _on_reset(self, request, response):
-        seed = self.get_parameter('seed').value
-        self._loop.reset_world(seed)
+        try:
+            seed, pose = self._start()
+        except ConfigurationError as error:
+            response.success, response.message = False, str(error)
+            return response
+        self._loop.reset_world(seed, pose)
         response.success, response.message = True, f'world reset to seed {seed}'
         return response
+
+    def _start(self) -> tuple[int, list[float] | None]:
+        """(seed, the object's pose or None: the seed's). Raises ConfigurationError for a pose of another length."""
+        pose = list(self.get_parameter_or('object_pose').value or ())
+        if len(pose) not in (0, 3):
+            raise ConfigurationError(f"parameter 'object_pose' has {len(pose)} numbers; expected x, y in m and yaw in "
+                                     "rad, or none for the seed's start pose")
+        return self.get_parameter('seed').value, pose or None
 
     def _failed(self, error: Exception) -> None:
         self.get_logger().fatal(f'the world stopped: {error}')

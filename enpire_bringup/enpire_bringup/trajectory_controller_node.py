@@ -167,7 +167,10 @@ class TrajectoryController(StationNode):
             points = _points(message, arm.arm.joints)
             with self._lock:
                 arm.follow(self._motion.now, stamp, points)
-                arm.heard(self._motion.now, stamp or self._motion.now)
+                if stamp:
+                    arm.heard(self._motion.now, stamp)
+                else:
+                    arm.streamed_at = None      # it answers no state: a hold, after which nothing has to follow
                 command = self._answer_if_waited_for()
             if command is not None:
                 self._send(command)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import math
 import os
-from typing import Mapping
+from typing import Mapping, Sequence
 
 import mujoco
 import numpy as np
@@ -65,7 +65,7 @@ class World:
             self._gain[gripper] = 0.0
         self._tick = 0
         self.reset(0)
-        self._tick = 0
+        self.start_at(0)
 
     # -- time
 
@@ -77,6 +77,10 @@ class World:
         cameras; and by more than a second, so that nobody takes the jump of the arms for a motion.
         """
         return self._tick
+
+    def start_at(self, tick: int) -> None:
+        """Count control ticks from here on: a world that goes on where another one ended."""
+        self._tick = tick
 
     @property
     def period(self) -> float:
@@ -98,13 +102,13 @@ class World:
 
     # -- acting
 
-    def reset(self, seed: int) -> None:
+    def reset(self, seed: int, object_pose: Sequence[float] | None = None) -> None:
         """Arms at "home", grippers closed, the task's object at its start pose for `seed`, and the seed's variation.
 
-        Bit for bit the same, whatever happened before.
+        object_pose: (x, y in m, yaw in rad) of the object instead. Bit for bit the same, whatever happened before.
         """
         self.randomize(seed)
-        x, y, yaw = self.task.start_pose(seed)
+        x, y, yaw = self.task.start_pose(seed) if object_pose is None else object_pose
         data = self._data
         mujoco.mj_resetData(self.model, data)
         targets = self._home()

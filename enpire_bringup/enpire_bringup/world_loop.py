@@ -117,10 +117,10 @@ class WorldLoop:
                 self._changed_at = self._world.stamp_ns
             self._condition.notify_all()
 
-    def reset_world(self, seed: int) -> None:
-        """Put the world back to `seed`, between two ticks; the commands so far no longer hold."""
+    def reset_world(self, seed: int, object_pose: Sequence[float] | None = None) -> None:
+        """Put the world back to `seed` (see World.reset), between two ticks; the commands so far no longer hold."""
         with self._condition:
-            self._world.reset(seed)
+            self._world.reset(seed, object_pose)
             self._command = Command()
             self._changed_at = self._reset_at = self._world.stamp_ns
             self._restarts += 1

@@ -33,7 +33,7 @@ class CountingWorld:
         self.steps.append(dict(positions))
         self.tick += 1
 
-    def reset(self, seed):
+    def reset(self, seed, object_pose):
         self.resets.append(seed)
         self.tick = 100
 
