@@ -16,9 +16,12 @@ from enpire_bringup.robot_description import collision_geometry, robot_descripti
 from enpire_bringup.station import Station
 
 
+VERTICAL = 0.9999     # cosine of the angle to the vertical below which an axis is not vertical
+
+
 @dataclass(frozen=True)
 class Extent:
-    """Tool center point (3,) in "world", and height of the lowest point of the arm's moving links; all in m."""
+    """Tool center point (3,) in "world", and height of the lowest point of the links that rise and sink; all in m."""
 
     tip: np.ndarray
     lowest: float
@@ -46,7 +49,7 @@ class ArmExtent:
         self.effort_limit = self._model.effortLimit[self._order]
         # A sphere, capsule, cylinder or box as its center, the half axes that it is the sum of, and a radius; the
         # radius of a cylinder counts only across its axis. A mesh as the corners of its convex hull.
-        moving = [shape for shape in shapes.geometryObjects if shape.parentJoint > 0]
+        moving = [shape for shape in shapes.geometryObjects if shape.parentJoint > 0 and self._rises(shape.parentJoint)]
         parts = [(shape, *part) for shape in moving for part in _parts(shape.geometry)]
         self._links = [self._model.frames[shape.parentFrame].name for shape, *_ in parts]
         self._parent = np.array([shape.parentJoint for shape, *_ in parts])
@@ -86,6 +89,15 @@ class ArmExtent:
         pin.forwardKinematics(self._model, self._data, full, speeds)
         frame = pin.getFrameVelocity(self._model, self._data, self._frame, pin.ReferenceFrame.LOCAL)
         return float(np.linalg.norm(frame.linear))
+
+    def _rises(self, joint: int) -> bool:
+        """Whether what hangs on this joint can get higher or lower: not where all it does is turn about the vertical."""
+        if self._model.parents[joint] > 0:
+            return True
+        q = pin.neutral(self._model)
+        jacobian = pin.computeJointJacobian(self._model, self._data, q, joint)
+        axis = self._data.oMi[joint].rotation @ jacobian[3:, self._model.joints[joint].idx_v]
+        return abs(axis[2]) < VERTICAL
 
     def _joint_reach(self, joints: list[int]) -> np.ndarray:
         sizes = np.linalg.norm(self._centers, axis=1) + np.linalg.norm(self._axes, axis=2).sum(1) + self._radii

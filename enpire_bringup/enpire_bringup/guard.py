@@ -23,13 +23,14 @@ from enpire_bringup.trajectory import JointTrajectory
 
 REACTION = 0.03              # s from a measured state to the moment at which its arm begins to stop
 COMMANDED_SPEED = 0.75       # share of the limit of joint speed that commands use, peaks included: an arm overshoots
-COMMANDED_TIP_SPEED = 0.6    # share of the limit of tip speed: there the overshoots of several joints add up
+COMMANDED_TIP_SPEED = 0.5    # share of the limit of tip speed: there the overshoots of several joints add up
 LARGEST_TIP_GAIN = 4.0       # m/s^2 by which a stream may speed its tool up
 INSET = 0.002                # m that commands keep from the limits in space, for the same reason
 POSITION_SLACK = 1e-6        # m and rad, numerical slack on bounds
 SPEED_SLACK = 1.001          # numerical slack on speeds
 COMMAND_RESERVE = 0.08       # s that commands leave on top of REACTION, so that what is measured has room
 FASTEST_TURN = 1.5           # rad/s of a streamed tool: wrist and shoulder lag differently, which adds to its speed
+RANGE_RESERVE = 0.3          # s more that a joint takes to get to the end of its range
 MOST_PAST_STEPS = 5          # steps in a row that end past a limit, each shortened, before that is a violation
 SHORTENED = 0.9              # of the share of a step that seems to leave room to stop
 
@@ -305,7 +306,7 @@ class ArmGuard:
 
         velocity (n,) rad/s of the step that led to `previous`.
         """
-        share = period / (period + self._stopping_time)
+        share = period / (period + self._stopping_time + RANGE_RESERVE)
         # As for the tool, 4/3 of this step's speed less 1/3 of the last one's is the peak.
         fastest = COMMANDED_SPEED * self._limits.max_joint_speed
         backward, forward = (0.75 * period * (fastest + turn * velocity / 3.0) for turn in (-1.0, 1.0))

@@ -12,14 +12,14 @@ from typing import Callable, Sequence
 import numpy as np
 
 from enpire_bringup.arm_motion import ArmMotion, ServoCommand
-from enpire_bringup.guard import REACTION, GuardRefusal, Violation
+from enpire_bringup.guard import GuardRefusal, Violation
 from enpire_bringup.safety_limits import SafetyLimits
 from enpire_bringup.state_guard import StateGuard, Stop
 from enpire_bringup.station import Station
 
 SECOND = 1_000_000_000
 LONGEST_AHEAD = 1.0     # s that a target may be ahead of the joint states where the world waits for its answer
-STOP_EXCESS = 0.15      # rad/s above the speed of a stop as planned: somebody else moves the arm, so it is stopped again
+STILL_MOVING = 0.15     # rad/s of a stopped arm at which it is told again to stop
 WAY_OUT = 'call the service guard/clear when that is resolved'
 
 
@@ -40,15 +40,6 @@ class GuardStatus:
     state: str
     message: str
     violation: Violation | None = None
-
-
-@dataclass
-class _Stopping:
-    """A stop that was sent: when (s), from which speed (rad/s), and the command."""
-
-    since: float
-    speed: float
-    command: Stop
 
 
 class GuardedArms:
@@ -77,7 +68,7 @@ class GuardedArms:
         self._refusals = dict.fromkeys(station.arms, '')
         self._early: dict[str, ServoTarget] = {}           # targets whose joint state has not arrived yet
         self._answered: dict[str, int] = {}                # stamp of the newest target
-        self._stopping: dict[str, _Stopping] = {}
+        self._stopping: dict[str, Stop] = {}              # where the arms were stopped
         self._status = GuardStatus('silent', self._silence)
 
     # -- what it knows
@@ -132,7 +123,7 @@ class GuardedArms:
         if violation is not None:
             self._latch(violation)
         if self._latched is not None:
-            self._keep_stopped(now)
+            self._keep_stopped()
         self._serve_streams(stamp)
 
     def _start_again(self) -> None:
@@ -256,24 +247,19 @@ class GuardedArms:
         if self._watch.standing(name) and not self._latched.presses and arm.positions is not None:
             # Where it was sent: an arm that is sent to where it hangs sinks each time.
             stop = Stop(arm.start(), stop.duration)
-        speed = float(np.abs(self._watch.velocities[self._slices[name]]).max())
-        self._stopping[name] = _Stopping(self._stamp / SECOND, speed, stop)
+        self._stopping[name] = stop
         arm.sent(stop.positions)
         self._send(name, self._stop_command(name), 0)
 
     def _stop_command(self, name: str) -> ServoCommand:
-        stop = self._stopping[name].command
+        stop = self._stopping[name]
         return ServoCommand(stop.positions, np.zeros(len(stop.positions)), stop.duration)
 
-    def _keep_stopped(self, now: float) -> None:
-        """Stop again whoever does not slow down as a stopped arm does, because somebody else commands it."""
-        for name, stopping in self._stopping.items():
-            speed = float(np.abs(self._watch.velocities[self._slices[name]]).max())
-            if speed > STOP_EXCESS and speed > STOP_EXCESS + self._expected_speed(stopping, now):
-                self._stop(name)
-
-    def _expected_speed(self, stopping: _Stopping, now: float) -> float:
-        return stopping.speed if now < stopping.since + REACTION + self._limits.stop_time else 0.0
+    def _keep_stopped(self) -> None:
+        """Say it again as long as an arm moves: somebody else may command it."""
+        for name in self._stopping:
+            if float(np.abs(self._watch.velocities[self._slices[name]]).max()) > STILL_MOVING:
+                self._send(name, self._stop_command(name), 0)
 
     def clear(self) -> tuple[bool, str]:
         """(whether everything may go on, what was cleared or why not). Refused while the cause can be seen to last."""

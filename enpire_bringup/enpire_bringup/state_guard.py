@@ -24,12 +24,13 @@ ABSURD_EFFORT = 3.0          # times a joint's effort limit: no motor gives that
 LONGEST_STEP = 0.05          # s between two states over which an acceleration means something
 LARGEST_GAIN = 20.0          # rad/s^2 with which a joint is believed to go on gaining speed
 LARGEST_LOSS = 100.0         # rad/s^2 with which it is believed to go on losing speed
-SPEED_REACTION = 0.02        # s for which a joint may go on gaining speed before it is stopped
+SPEED_REACTION = 0.04        # s for which a joint may go on gaining speed before it is stopped
 EFFORT_REACTION = 0.02       # s for which an effort may go on rising
 FORCE_PERIOD = 0.03          # s after which the tip force is estimated anew
 EFFORT_STEP = 1.0            # N m of any joint that make it worth estimating at once
 FORCE_REACTION = 0.03        # s for which a force may go on rising
-FASTEST_RISE = 300.0         # N/s and N m/s that are believed: the stiffness of an arm times its speed
+FASTEST_RISE = 300.0         # N/s that are believed: the stiffness of an arm times its speed
+FASTEST_EFFORT_RISE = 5.0    # of a joint's effort limit, a second, that is believed
 STANDING = 0.02              # rad/s below which a joint stands
 STOP_DURATION = 0.05         # s in which a stop brings the commanded positions to where the arm was
 SLACK = 1e-4                 # m and rad past a limit that are nothing
@@ -199,7 +200,8 @@ class StateGuard:
             return Violation('absurd effort', self._arm_of(name), f'the effort of {name} is reported as {value:g}, more '
                              f'than {ABSURD_EFFORT:g} times what its motor can give', value, bound, 'N m')
         share = self._limits.max_joint_effort
-        past = absolute + np.clip(rise, 0.0, FASTEST_RISE) * EFFORT_REACTION - share * self._effort_limit - self._effort_allowed
+        expected = absolute + np.clip(rise, 0.0, FASTEST_EFFORT_RISE * self._effort_limit) * EFFORT_REACTION
+        past = expected - share * self._effort_limit - self._effort_allowed
         joint = int(past.argmax())
         if past[joint] <= 0.0:
             return None

@@ -12,7 +12,7 @@ from enpire_bringup.collision_model import CollisionModel
 from enpire_bringup.guarded_arms import GuardedArms, ServoTarget
 from enpire_bringup.kinematics import ArmKinematics, tool_down
 from enpire_bringup.trajectory_controller import StationMotion
-from enpire_bringup.world import World
+from enpire_bringup.world import World, is_policy_tick
 
 DELAY = 2     # ticks of 10 ms from a joint state until what the guard says to it reaches the controller
 
@@ -20,7 +20,7 @@ DELAY = 2     # ticks of 10 ms from a joint state until what the guard says to i
 class GuardedWorld:
     """World, trajectory controller and guard, one tick after the other.
 
-    limits: changes of the station's safety limits. tip, joints, forces: what really happened, one entry a tick.
+    limits: changes of the station's safety limits. positions, velocities, efforts, tips, forces: what really happened, one entry a tick: positions (m), N on the table.
     """
 
     def __init__(self, station, task, arm='left', **limits):
@@ -87,21 +87,19 @@ class GuardedWorld:
         self.motion.arms[arm or self.arm].follow(self.motion.now, 0, [(t, list(map(float, q)), None) for t, q in points])
 
     def repeat_last(self):
-        """Everything that the guard was told in the last tick, once more."""
+        """Everything that the guard was told in the last tick once more, with another target where there was one."""
         state = [values[-1].tolist() for values in (self.positions, self.velocities, self.efforts)]
         self.guard.observe(self._told, *state)
-        self.guard.servo(self.arm, ServoTarget(tool_down(0.5, 0.2, 0.2, 1.0), 'world', self._told))
+        if is_policy_tick(self.world.tick - 1, self.station.policy_rate, self.station.control_rate):
+            self.guard.servo(self.arm, ServoTarget(tool_down(0.5, 0.2, 0.2, 1.0), 'world', self._told))
 
     def lowest(self):
         """Height (m) of the lowest point of the arm over all ticks."""
         extent = ArmExtent(self.station, self.arm)
         return min(extent.at(p[self._part]).lowest for p in self.positions)
 
-    def pressing_force(self):
-        """Largest force (N) between anything and the table, less what lies on it, over all ticks."""
-        return max(self.forces)
-
     def _force_on_table(self):
+        """N between the arm and the table."""
         model, data = self.world.model, self.world._data
         table, total = model.geom('table').id, 0.0
         for index in range(data.ncon):

@@ -69,5 +69,5 @@ def test_station_without_one_of_the_limits_is_refused_with_its_unit(station):
 def test_task_tightens_the_limits_of_its_station(station, task):
     assert guard_limits(station, task).max_tip_speed == task.limits['max_tip_speed'] < station.safety.max_tip_speed
     assert guard_limits(station, None) == station.safety
-    with pytest.raises(ConfigurationError, match=r'limits\.max_tip_speed is 0\.9 m/s, but .* allows 0\.6 m/s'):
+    with pytest.raises(ConfigurationError, match=r'limits\.max_tip_speed is 0\.9 m/s, but .* allows 0\.75 m/s'):
         guard_limits(station, replace(task, limits={'max_tip_speed': 0.9}))

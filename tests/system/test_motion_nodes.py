@@ -335,7 +335,7 @@ def test_servo_target_out_of_the_workspace_latches_the_guard(client):
     assert client.move(mode=MoveArm.Goal.POSE, pose=tool_down(0.28, -0.12, 0.05, 0.0)).success
     stamp, _ = client.next_policy_step(client.stamp)
     client.servo.publish(stamped(tool_down(0.28, -0.12, 0.001, 0.0), stamp))
-    client.until_latched('the workspace is 0.005 to 0.7 m')
+    client.until_latched('the workspace is 0.003 to 0.7 m')
     stamp, _ = client.next_policy_step(stamp)
     client.servo.publish(stamped(tool_down(0.28, -0.12, 0.06, 0.0), stamp))     # a good one changes nothing
     assert not client.move(mode=MoveArm.Goal.NAMED, named='home').success
