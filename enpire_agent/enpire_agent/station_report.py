@@ -10,17 +10,19 @@ import psutil
 from diagnostic_msgs.msg import DiagnosticStatus
 
 from enpire_agent.station_client import StationClient
-from enpire_agent.station_results import read_guard, seconds
+from enpire_agent.station_results import Guard, read_guard, seconds
 from enpire_agent.topic_watch import TopicWatch
 from enpire_bringup.actions import RemoteCallError
 from enpire_bringup.configuration import ConfigurationError
 from enpire_bringup.station import Station, load_station
-from enpire_bringup.station_node import IMAGE_QOS, LATCHED_QOS, STATE_QOS
+from enpire_bringup.station_node import HISTORY_QOS, IMAGE_QOS, STATE_QOS
 from enpire_bringup.task import load_task
 from enpire_bringup.topics import Topic, station_topics
 
 DISCOVERY = 4.0      # s of wall time
 GRAPH_LOOK = 1.5     # s of wall time
+STATES = ('guard_status', 'camera_status')     # topics that say something only when it changes
+SETTLE = 0.3         # s of wall time after the nodes were seen, until their subscriptions are
 
 
 class StationObserver:
@@ -34,8 +36,9 @@ class StationObserver:
         self._state = state
         self._watches: dict[str, TopicWatch] = {}
         self._ros_now: float | None = None
-        self._began: tuple[float, float] | None = None
-        self._guard: list[DiagnosticStatus] = []
+        self._guard: Guard | None = None
+        self._cameras: dict[str, str] = {}      # what is wrong with a camera's images
+        self._asleep: list[str] = []
 
     def __enter__(self) -> 'StationObserver':
         self._client = StationClient(self._state['namespace'], self._state['domain'])
@@ -55,6 +58,7 @@ class StationObserver:
     def observe(self, duration: float) -> dict:
         """Listen for `duration` s of wall time; plain data, with `problems` as a list of sentences."""
         processes = self._processes()
+        self._look_at_cameras()
         for watch in self._watches.values():
             watch.begin(time.monotonic())
         ros_began, began = self._ros_now, time.monotonic()
@@ -66,7 +70,7 @@ class StationObserver:
         state = {**self._state, **self._runner_state()}
         expected = [name for names in state['nodes'].values() for name in names]
         present = self._present()
-        guard = read_guard(self._guard[-1]) if self._guard else None
+        guard = self._guard
         report = {
             **{key: state[key] for key in ('namespace', 'domain', 'station', 'task', 'ready', 'pid', 'log')},
             'processes': [_usage(name, process, state) for name, process in processes],
@@ -74,6 +78,7 @@ class StationObserver:
             'missing_nodes': [name for name in expected if name not in present],
             'topics': {name: watch.figures(now) for name, watch in self._watches.items()},
             'asleep': self._asleep,
+            'cameras': dict(self._cameras),
             'real_time_factor': {'measured': pace, 'asked': state.get('real_time_factor')},
             'planner': self._settings.get('planner') or None,
             'safety': 'unknown: no guard_status' if guard is None else 'ok' if guard.ok else guard.message,
@@ -110,30 +115,35 @@ class StationObserver:
         return station, {topic.name: topic for topic in station_topics(station, task)}
 
     def _listen(self) -> None:
-        node = self._client.node
         for topic in self._topics.values():
-            if topic.steady or topic.name == 'guard_status' or topic.name.endswith('/servo'):
+            if topic.steady or topic.name in STATES or topic.name.endswith('/servo'):
                 self._watch(topic)
-        # Listening to a camera that nobody listens to would make it render: what sleeps is let sleep, and of the
-        # others the small camera_info tells.
+        time.sleep(SETTLE)
+
+    def _look_at_cameras(self) -> None:
+        """Watch the cameras that somebody listens to, by their small camera_info.
+
+        To listen to another would make it render: what sleeps is let sleep.
+        """
         self._asleep = []
         for camera in self._station.cameras.values() if self._station is not None else ():
-            if node.count_subscribers(camera.image_topic):
+            if camera.info_topic in self._watches:
+                continue
+            if self._client.node.count_subscribers(camera.image_topic):
                 self._watch(self._topics[camera.info_topic])
             else:
                 self._asleep.append(camera.image_topic)
 
     def _watch(self, topic: Topic) -> None:
         watch = self._watches[topic.name] = TopicWatch(topic.steady)
-        is_clock, is_guard = topic.name == 'clock', topic.name == 'guard_status'
         simulated = self._station.backend == 'sim'
 
         def on_message(message) -> None:
             now = time.monotonic()
-            if is_clock:
+            if topic.name == 'clock':
                 self._ros_now = seconds(message.clock)
-            if is_guard:
-                self._guard[:] = [message]
+            elif topic.name in STATES:
+                self._note_state(topic.name, message)
             header = getattr(message, 'header', None)
             if header is None or topic.name == 'station_status':       # that one is stamped by the wall clock
                 watch.heard(now)
@@ -144,8 +154,17 @@ class StationObserver:
                 self._ros_now = max(self._ros_now or 0.0, stamp) if stamp > (self._ros_now or 0.0) - 1.0 else stamp
             watch.heard(now, stamp, self._ros_now if simulated else time.time())
 
-        qos = IMAGE_QOS if topic.on_demand else LATCHED_QOS if topic.latched else STATE_QOS
+        qos = IMAGE_QOS if topic.on_demand else HISTORY_QOS if topic.latched else STATE_QOS
         self._client.node.create_subscription(message_class(topic.type), topic.name, on_message, qos)
+
+    def _note_state(self, topic: str, message: DiagnosticStatus) -> None:
+        state = read_guard(message)
+        if topic == 'guard_status':
+            self._guard = state
+        elif state.ok:
+            self._cameras.pop(message.name, None)
+        else:
+            self._cameras[message.name] = state.message
 
     def _runner_state(self) -> dict:
         """What the runner says now: restarts happen while one watches."""
@@ -219,6 +238,7 @@ def problems(report: dict) -> list[str]:
     silent = [name for name, topic in report['topics'].items() if topic['silent']]
     if silent:
         found.append(f"nothing arrives on {', '.join(silent)}")
+    found += [f'camera {name}: {why}' for name, why in report['cameras'].items()]
     if report['guard'] == 'error':
         found.append(f"the guard holds: {report['safety']}; when that is resolved: ./enpire clear")
     if report['status'] and report['status']['state'] in ('HELD', 'ERROR'):
@@ -241,7 +261,7 @@ def status_text(report: dict) -> str:
     missing = f"; missing: {', '.join(report['missing_nodes'])}" if report['missing_nodes'] else ''
     lines.append(f"  nodes    {len(report['nodes'])} of {total}{missing}")
     for name, topic in report['topics'].items():
-        if name == 'guard_status':      # `safety` tells it
+        if name in STATES:      # told below
             continue
         lines.append(f'  topic    {name:<28} {_topic_text(topic)}')
     for name in report['asleep']:

@@ -72,6 +72,7 @@ class PlannedMoves:
         self._servers = [BlockingActionServer(node, MoveArm, 'move_arm', self._move, busy_message=None),
                          BlockingActionServer(node, MoveGripper, 'gripper', self._grip, busy_message=None)]
         node.get_logger().info(f'planner: {path_planner.name}')
+        node.declare_parameter('planner', path_planner.name, ignore_override=True)      # for who wants to know
 
     def busy(self, name: str) -> bool:
         """Whether a planned move of this arm runs."""

@@ -37,9 +37,12 @@ def station_topics(station: Station, task: Task) -> list[Topic]:
         Topic('tf_static', 'tf2_msgs/msg/TFMessage', latched=True),
         Topic('robot_description', 'std_msgs/msg/String', latched=True),
         Topic('guard_status', 'diagnostic_msgs/msg/DiagnosticStatus', latched=True),
+        Topic('camera_status', 'diagnostic_msgs/msg/DiagnosticStatus', latched=True),
         Topic('station_status', 'enpire_msgs/msg/StationStatus', steady=True, latched=True),
         Topic('trial_results', 'enpire_msgs/msg/TrialResult', latched=True),
         Topic('agent_events', 'enpire_msgs/msg/AgentEvent', latched=True),
+        Topic('kept_recipes', 'enpire_msgs/msg/Recipe', latched=True),
+        Topic('reset/last_view', 'sensor_msgs/msg/Image', latched=True),
         Topic('planned_path', 'nav_msgs/msg/Path', latched=True),
         Topic('markers', 'visualization_msgs/msg/MarkerArray', latched=True, on_demand=True),
     ]

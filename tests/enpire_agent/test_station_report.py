@@ -17,7 +17,7 @@ GOOD = {
     'namespace': '/station_1', 'domain': 7, 'station': 'lab', 'task': 'push', 'ready': True, 'pid': 99, 'log': '/log',
     'processes': [{'name': 'world', 'pid': 100, 'cpu_percent': 31.0, 'memory_mb': 120, 'restarts': 0, 'given_up': ''}],
     'nodes': ['arm_control'], 'missing_nodes': [], 'topics': {'joint_states': TOPIC},
-    'asleep': ['left_wrist_camera/color/image_raw'], 'real_time_factor': {'measured': 0.98, 'asked': 1.0},
+    'cameras': {}, 'asleep': ['left_wrist_camera/color/image_raw'], 'real_time_factor': {'measured': 0.98, 'asked': 1.0},
     'planner': 'ompl', 'safety': 'ok', 'guard': 'ok', 'problems': [],
     'status': {'state': 'IDLE', 'campaign': '', 'phase': '', 'iteration': 0, 'hypothesis': '', 'best_recipe': '',
                'best_trials': 0, 'best_successes': 0, 'trials': 0, 'successes': 0, 'elapsed': 0.0, 'remaining': None,
@@ -63,6 +63,7 @@ def test_a_good_station_has_no_problems(report):
     (lambda r: r['processes'][0].update(pid=None), 'process world is not running; see /log'),
     (lambda r: r.update(missing_nodes=['git_bridge']), 'nodes missing: git_bridge'),
     (lambda r: r['topics']['joint_states'].update(silent=True), 'nothing arrives on joint_states'),
+    (lambda r: r['cameras'].update(top='it is silent'), 'camera top: it is silent'),
     (lambda r: r.update(guard='error', safety='left: joint2 too fast'), 'left: joint2 too fast; .* ./enpire clear'),
     (lambda r: r['status'].update(state='HELD', message='reset failed'), 'HELD: reset failed; ./enpire resume'),
 ])

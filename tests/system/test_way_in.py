@@ -105,8 +105,8 @@ def test_status_tells_rates_latencies_processes_and_that_all_is_well(running):
     state, = [state for state in running_stations() if state['domain'] == running[0].domain_id]
     with StationObserver(state) as observer:
         report = observer.observe(2.0)
-    assert report['problems'] == [] and report['guard'] == 'ok' and report['status']['state'] == 'IDLE'
-    assert report['topics']['joint_states']['rate'] > 10
+    assert report['problems'] == [] and report['guard'] == 'ok' and report['status']['state'] == 'IDLE', report
+    assert report['topics']['joint_states']['rate'] > 10 and report['cameras'] == {} and report['planner']
     assert report['topics']['verdict']['rate'] > 3 and report['topics']['verdict']['latency_ms']['p50'] >= 0
     assert report['real_time_factor']['measured'] > 0.1 and report['real_time_factor']['asked'] == 0.0
     assert all(process['memory_mb'] > 20 and process['restarts'] == 0 for process in report['processes'])
