@@ -1,4 +1,4 @@
-"""Verbs that measure: enpire bench verdict, perception, planning, reset."""
+"""Verbs that measure: enpire bench verdict, perception, planning, reset, lockstep, memory."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import sys
 
 
 def add_verbs(verbs) -> None:
-    bench = verbs.add_parser('bench', help='measure this machine: verdict, perception, planning, reset')
+    bench = verbs.add_parser('bench', help='measure this machine: verdict, perception, planning, reset, lockstep, '
+                                               'memory')
     kinds = bench.add_subparsers(title='what to measure', metavar='WHAT', required=True)
 
     verdict = kinds.add_parser('verdict', help='latency from a camera frame to its verdict')
@@ -30,6 +31,14 @@ def add_verbs(verbs) -> None:
     reset.add_argument('--hard', action='store_true',
                        help='before every reset an arm pushes the object away: to the border, under the other arm')
     _add_common(reset, run_reset)
+
+    lockstep = kinds.add_parser('lockstep', help='policy steps a second, with cameras and without')
+    lockstep.add_argument('--steps', type=_count, default=900, metavar='N', help='policy steps of each kind')
+    _add_common(lockstep, run_lockstep)
+
+    memory = kinds.add_parser('memory', help="memory of the station's processes, and how fast it grows")
+    memory.add_argument('--seconds', type=_count, default=120, metavar='S', help='s of wall time; a night has 36000')
+    _add_common(memory, run_memory)
 
 
 def _add_common(parser: argparse.ArgumentParser, run) -> None:
@@ -115,6 +124,35 @@ def run_reset(options) -> int:
             print(f'{title:30} ' + '  '.join(f'{name} {value:7.2f}' for name, value in figures[key].items()))
     for reason in figures['failures']:
         print(f'failed: {reason}')
+    return _finish(options, figures, True)
+
+
+def run_lockstep(options) -> int:
+    from enpire_bringup.bench_lockstep import LEAST_PACE, LEAST_STEPS_PER_S, run
+
+    figures = run(options.steps, station=options.station, task=options.task, report=_report)
+    for key in ('with_cameras', 'without'):
+        part = figures[key]
+        cameras = ', '.join(part['cameras']) or 'no camera'
+        print(f'{key.replace("_", " "):14} {part["steps_per_s"]:7.1f} policy steps/s, {part["realtime_factor"]:.2f} x real '
+              f'time ({cameras}); CPU ms a step: '
+              + '  '.join(f'{name} {value:.1f}' for name, value in part['cpu_ms_per_step'].items()))
+    met = (figures['with_cameras']['realtime_factor'] >= LEAST_PACE
+           and figures['without']['steps_per_s'] >= LEAST_STEPS_PER_S)
+    print(f'{"meets" if met else "misses"} {LEAST_PACE:g} x real time with cameras and {LEAST_STEPS_PER_S:g} policy steps/s '
+          'without')
+    return _finish(options, figures, met)
+
+
+def run_memory(options) -> int:
+    from enpire_bringup.bench_memory import run
+
+    figures = run(options.seconds, station=options.station, task=options.task, report=_report)
+    for name, part in figures['processes'].items():
+        print(f'{name:14} {part["resident_mb"]:7.1f} MB, at most {part["peak_mb"]:.1f}; '
+              f'{part["growth_mb_per_hour"]:+8.1f} MB an hour')
+    print(f'{"all":14} {figures["total_mb"]:7.1f} MB; {figures["growth_mb_per_hour"]:+.1f} MB an hour over '
+          f'{figures["policy_steps"]} policy steps in {figures["seconds"]:.0f} s')
     return _finish(options, figures, True)
 
 
