@@ -12,6 +12,7 @@ from pathlib import Path
 import yaml
 
 from enpire_bringup.configuration import ConfigurationError, read_yaml
+from enpire_bringup.safety_limits import read_changes
 
 EDITABLE = ('policy.py', 'train.py', 'recipe.yaml')   # and everything below notes/
 _PROGRAMS = ('policy.py', 'train.py')
@@ -19,11 +20,13 @@ _PROGRAMS = ('policy.py', 'train.py')
 
 @dataclass(frozen=True)
 class Recipe:
-    """One recipe folder: the method's family and the numbers, flags and texts that its policy reads."""
+    """One recipe folder: the method's family, the numbers, flags and texts that its policy reads, and the limits of the
+    station that it tightens, by the names of safety_limits.LIMITS."""
 
     directory: Path
     method: str
     parameters: dict[str, float | int | bool | str]
+    limits: dict[str, float]
 
 
 def load_recipe(directory: Path | str) -> Recipe:
@@ -43,8 +46,9 @@ def load_recipe(directory: Path | str) -> Recipe:
         if not isinstance(name, str) or not isinstance(value, (bool, int, float, str)) or (
                 isinstance(value, float) and not math.isfinite(value)):
             raise top.error(f'parameters.{name}', f'is {value!r}; expected a finite number, true/false or a text')
+    limits = read_changes(top.section('limits', default={}))
     top.finish()
-    return Recipe(directory.resolve(), method, dict(parameters))
+    return Recipe(directory.resolve(), method, dict(parameters), limits)
 
 
 def static_check(directory: Path | str, changed: list[str]) -> None:

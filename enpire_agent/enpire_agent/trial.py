@@ -22,10 +22,12 @@ import psutil
 from enpire_agent.durable_file import without_nan
 from enpire_agent.ledger import Ledger
 from enpire_agent.policy_session import PolicyFailure, PolicySession, next_target
+from enpire_agent.recipe import load_recipe
 from enpire_agent.recipe_repository import recipe_identity
 from enpire_agent.seeds import check_seed
 from enpire_agent.trial_record import (POLICY_LOG, RESULT, STARTED, RecordError, read_result, write_result,
                                        write_started)
+from enpire_bringup.configuration import ConfigurationError
 from enpire_bringup.task import Task
 
 SUCCESS, FAILURE, TIMEOUT, SAFETY_STOP = 'SUCCESS', 'FAILURE', 'TIMEOUT', 'SAFETY_STOP'
@@ -109,6 +111,9 @@ class TrialStation(Protocol):
 
     def go_to_start(self) -> None:
         """Close the gripper and bring its tip to where the policy starts."""
+
+    def use_limits(self, changes: dict[str, float]) -> None:
+        """Let the guard enforce the limits of station and task with these tighter ones; none: without."""
 
     def first_step(self) -> Step:
         """Start streaming; returns the policy's first step."""
@@ -256,6 +261,10 @@ class Trial:
 
     def _run(self) -> None:
         self._check_environment('before the trial')
+        limits = self._recipe_limits()
+        if limits:     # what is refused is refused before anything moves
+            self._station.use_limits(limits)
+            self._station.use_limits({})
         deadline = self._task.policy.deadline * (LOCKSTEP_PATIENCE if self._station.lockstep else 1.0)
         # Loading the policy first: a recipe that does not even load moves nothing.
         with PolicySession(self.request.recipe_directory, self._task, deadline=deadline,
@@ -265,7 +274,7 @@ class Trial:
             self._station.go_to_start()
             self._stage('policy', 'the policy runs')
             try:
-                end = self._run_policy(policy)
+                end = self._run_policy(policy, limits)
             finally:
                 self.report.steps, self.report.late_steps = policy.steps, policy.late_steps
         self._judge(end)
@@ -281,10 +290,11 @@ class Trial:
             self._raise_if_stopped()
             raise TrialEnd(RESET_FAILED, reset.message)
 
-    def _run_policy(self, policy: PolicySession) -> TrialEnd:
+    def _run_policy(self, policy: PolicySession, limits: dict[str, float]) -> TrialEnd:
         """Policy steps until something ends them; the end is returned, a policy's failure raised."""
         station, report, space = self._station, self.report, self._task.action
         began = time.monotonic()
+        station.use_limits(limits)
         step = station.first_step()
         first, target = step.stamp, step.tip
         compute = waited = 0.0
@@ -316,6 +326,14 @@ class Trial:
         finally:
             report.timing.update(policy_wall=round(time.monotonic() - began, 3), policy_compute=round(compute, 3),
                                  waited_for_station=round(waited, 3))
+
+    def _recipe_limits(self) -> dict[str, float]:
+        if not (self.request.recipe_directory / 'recipe.yaml').is_file():
+            return {}
+        try:
+            return load_recipe(self.request.recipe_directory).limits
+        except ConfigurationError as error:
+            raise TrialEnd(POLICY_ERROR, str(error)) from error
 
     def _end_of(self, step: Step, first: int) -> TrialEnd | None:
         stop = self._station.stop_reason()
@@ -357,6 +375,7 @@ class Trial:
 
     def _retreat(self) -> int | None:
         try:
+            self._station.use_limits({})
             return self._station.retreat()
         except TrialEnd as end:
             _log.warning('trial %s: retreat: %s', self.request.trial_id, end.reason)

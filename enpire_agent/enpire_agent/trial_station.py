@@ -14,19 +14,23 @@ import numpy as np
 from control_msgs.action import GripperCommand
 from diagnostic_msgs.msg import DiagnosticStatus
 from geometry_msgs.msg import PoseStamped
+from rcl_interfaces.srv import SetParametersAtomically
 from rclpy.action import ActionClient
 from rclpy.callback_groups import CallbackGroup
+from rclpy.parameter import Parameter
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import Image, JointState
 from std_srvs.srv import Trigger
 
-from enpire_agent.trial import ABORTED, RESET_FAILED, SAFETY_STOP, Check, Judgement, ResetReport, Step, TrialEnd
-from enpire_agent.trial import edge_places, farthest_place
+from enpire_agent.trial import ABORTED, POLICY_ERROR, RESET_FAILED, SAFETY_STOP, Check, Judgement, ResetReport, Step
+from enpire_agent.trial import TrialEnd, edge_places, farthest_place
 from enpire_agent.trial_record import EpisodeRecorder
 from enpire_bringup.actions import RemoteCallCancelled, RemoteCallError, call_action, call_service
 from enpire_bringup.image_messages import ImageMessageError, read_image
 from enpire_bringup.configuration import ConfigurationError
+from enpire_bringup.guard import guard_limits
 from enpire_bringup.kinematics import ArmKinematics, UnreachableError, quaternion_of, tool_down
+from enpire_bringup.safety_limits import tightened
 from enpire_bringup.station_node import IMAGE_QOS, LATCHED_QOS, LATEST_QOS, STATE_QOS, StationNode
 from enpire_msgs.action import MoveArm, Reset
 from enpire_msgs.msg import ObjectPose, Verdict
@@ -42,6 +46,7 @@ VIEW_SILENCE = 5.0           # without an object pose or a verdict: the camera o
 VIEW_WAIT_LOCKSTEP = 2.0     # for the view of one step; then the step goes on with the view before
 VIEW_WAIT_REAL_TIME = 0.004
 LOOK_BOUND = 8.0             # for a verdict with a clear view
+CLEAR_BOUND = 5.0            # for the arms to stand, so that the guard can be cleared
 
 LONGEST_BACKLOG = 3          # policy steps of a lockstep world that are answered one after the other
 STEPS_TO_BE_IN_STEP = 3      # consecutive policy steps answered in time before the policy starts
@@ -94,6 +99,7 @@ class RosTrialStation:
         self._joint_order: list[int] | None = None
         self._poses: dict[str, deque] = {name: deque(maxlen=32) for name in self._objects}
         self._verdicts: deque[Judgement] = deque(maxlen=64)
+        self._limits: dict[str, float] | None = None      # that the guard enforces; None: nobody knows
         self.guard_fault = ''
         self._guard_refuses = ''
         self._refused_steps = 0
@@ -109,6 +115,7 @@ class RosTrialStation:
         self._move_client = ActionClient(node, MoveArm, 'move_arm')
         self._gripper_client = ActionClient(node, GripperCommand, f'{self._arm.name}/gripper_controller/gripper_cmd')
         self._clear_client = node.create_client(Trigger, 'guard/clear')
+        self._limits_client = node.create_client(SetParametersAtomically, 'arm_control/set_parameters_atomically')
 
     # --- life of a trial ---
 
@@ -127,8 +134,36 @@ class RosTrialStation:
         if self.guard_fault:
             # The fault of an earlier motion, which its own trial has recorded; a new one comes at the first move.
             self._node.get_logger().warning(f'clearing the guard before a trial: {self.guard_fault}')
-            self._call(lambda: call_service(self._node, self._clear_client, Trigger.Request(), timeout=5.0),
-                       SAFETY_STOP)
+            self._clear_guard()
+        self.use_limits({})
+
+    def _clear_guard(self) -> None:
+        deadline = time.monotonic() + CLEAR_BOUND
+        while True:
+            response = self._call(lambda: call_service(self._node, self._clear_client, Trigger.Request(), timeout=5.0),
+                                  SAFETY_STOP)
+            if response.success:
+                return
+            if self._closing or time.monotonic() > deadline:
+                raise TrialEnd(SAFETY_STOP, response.message)
+            time.sleep(0.1)      # an arm may still be coming to rest
+
+    def use_limits(self, changes: dict[str, float]) -> None:
+        base = guard_limits(self._station, self._task)
+        try:
+            values = tightened(base, changes, 'recipe.yaml', f'{self._task.file} with {self._station.file}').values()
+        except ConfigurationError as error:
+            raise TrialEnd(POLICY_ERROR, str(error)) from error
+        if values == self._limits:
+            return
+        request = SetParametersAtomically.Request(parameters=[
+            Parameter(f'limits.{name}', value=value).to_parameter_msg() for name, value in values.items()])
+        # Whatever comes of it, it is not what it was.
+        self._limits = None
+        result = self._call(lambda: call_service(self._node, self._limits_client, request, timeout=5.0), ABORTED).result
+        if not result.successful:
+            raise TrialEnd(ABORTED, f'the guard does not take the limits: {result.reason}')
+        self._limits = values
 
     def start_recording(self, directory: Path) -> None:
         self._recorder = EpisodeRecorder(directory)

@@ -48,6 +48,8 @@ class FakeStation:
         self.reset_report = ResetReport(True, '', 1)
         self.final = None
         self.retreated = False
+        self.limits = []          # every set of limits that was asked for, and at which stage
+        self.too_loose = ''
 
     def env_hash(self):
         return self.hash
@@ -60,6 +62,11 @@ class FakeStation:
 
     def go_to_start(self):
         pass
+
+    def use_limits(self, changes):
+        if changes and self.too_loose:
+            raise TrialEnd('POLICY_ERROR', self.too_loose)
+        self.limits.append((changes, len(self.commands)))
 
     def first_step(self):
         return self.next_step(-1)
@@ -239,6 +246,28 @@ def test_a_stop_ends_the_trial_and_the_arm_retreats(tmp_path, task, outcome, rea
     report = _run(tmp_path, task, station, _policy(tmp_path))
     assert (report.outcome, report.reason) == (outcome, reason)
     assert len(station.commands) == 3 and station.retreated
+
+
+def test_limits_of_the_recipe_hold_while_its_policy_runs_and_no_longer(tmp_path, task):
+    station, recipe = FakeStation(task), _policy(tmp_path)
+    (recipe / 'recipe.yaml').write_text('method: test\nparameters: {}\nlimits: {max_tip_speed: 0.2}\n')
+    station.stop_at, station.stop = 3, ('SAFETY_STOP', 'left: too fast')
+    _run(tmp_path, task, station, recipe)
+    tight = {'max_tip_speed': 0.2}
+    assert station.limits == [(tight, 0), ({}, 0), (tight, 0), ({}, 3)]
+
+
+@pytest.mark.parametrize('limits, too_loose, reason', [
+    ('{max_tip_speed: 0.9}', 'recipe.yaml: limits.max_tip_speed is 0.9 m/s; limits may only be tightened', 'tightened'),
+    ('{max_tip_sped: 0.2}', '', 'limits.max_tip_sped is not a known key'),
+])
+def test_recipe_that_would_loosen_a_limit_is_a_policy_error_and_nothing_moves(tmp_path, task, limits, too_loose, reason):
+    station, recipe = FakeStation(task), _policy(tmp_path)
+    (recipe / 'recipe.yaml').write_text(f'method: test\nparameters: {{}}\nlimits: {limits}\n')
+    station.too_loose = too_loose
+    report = _run(tmp_path, task, station, recipe)
+    assert report.outcome == 'POLICY_ERROR' and reason in report.reason
+    assert not station.commands and not report.reset_success
 
 
 def test_an_environment_changed_before_the_trial_makes_it_invalid_and_nothing_moves(tmp_path, task):

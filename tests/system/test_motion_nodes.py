@@ -13,8 +13,10 @@ rclpy = pytest.importorskip('rclpy')
 from control_msgs.action import FollowJointTrajectory, GripperCommand  # noqa: E402
 from diagnostic_msgs.msg import DiagnosticStatus  # noqa: E402
 from geometry_msgs.msg import PoseStamped  # noqa: E402
+from rcl_interfaces.srv import SetParametersAtomically  # noqa: E402
 from rclpy.action import ActionClient  # noqa: E402
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor  # noqa: E402
+from rclpy.parameter import Parameter  # noqa: E402
 from sensor_msgs.msg import JointState  # noqa: E402
 from std_srvs.srv import Trigger  # noqa: E402
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint  # noqa: E402
@@ -52,6 +54,7 @@ class Client:
         self.follow_client = ActionClient(self.node, FollowJointTrajectory,
                                           'left/joint_trajectory_controller/follow_joint_trajectory')
         self.gripper_client = ActionClient(self.node, GripperCommand, 'left/gripper_controller/gripper_cmd')
+        self.limits_client = self.node.create_client(SetParametersAtomically, 'arm_control/set_parameters_atomically')
         self.clear_client = self.node.create_client(Trigger, 'guard/clear')
         self.executor = SingleThreadedExecutor(context=self.context)
         self.executor.add_node(self.node)
@@ -75,6 +78,7 @@ class Client:
     def _on_guard(self, message):
         with self.news:
             self.guard.append((message.level, message.message))
+            self.values = {entry.key: entry.value for entry in message.values}
             self.news.notify_all()
 
     def until(self, condition, what, seconds=15.0):
@@ -98,6 +102,11 @@ class Client:
         goal = GripperCommand.Goal()
         goal.command.position, goal.command.max_effort = position, effort
         return call_action(self.node, self.gripper_client, goal, timeout=20.0)
+
+    def set_limit(self, name, value):
+        request = SetParametersAtomically.Request(parameters=[
+            Parameter(f'limits.{name}', value=value).to_parameter_msg()])
+        return call_service(self.node, self.limits_client, request, timeout=5.0).result
 
     def clear(self):
         return call_service(self.node, self.clear_client, Trigger.Request(), timeout=5.0)
@@ -342,6 +351,47 @@ def test_servo_target_out_of_the_workspace_latches_the_guard(client):
     assert client.guard[-1][0] == DiagnosticStatus.ERROR
     np.testing.assert_allclose(client.tip, [0.28, -0.12, 0.05], atol=4e-3)
     client.until_cleared()
+
+
+def test_limits_can_be_tightened_while_the_station_runs_and_put_back_but_not_loosened(client):
+    safety = STATION.safety
+    low, high = safety.workspace_low[2], safety.workspace_high[2]
+    assert client.move(mode=MoveArm.Goal.POSE, pose=tool_down(0.28, -0.12, 0.20, 0.0)).success
+    for name, value, reason in (('workspace.z.high', high + 0.1, 'can only be tightened'),
+                                ('max_tip_force', safety.max_tip_force * 2, 'can only be tightened'),
+                                ('max_tip_force', math.nan, 'expected a number'),
+                                ('workspace.z.low', high, 'leaves no room'),
+                                ('max_tip_speed', 'fast', 'max_tip_speed')):
+        result = client.set_limit(name, value)
+        assert not result.successful and reason in result.reason, (name, result)
+    assert client.set_limit('workspace.z.low', 0.15).successful
+    refused = client.move(mode=MoveArm.Goal.LINEAR, pose=tool_down(0.28, -0.12, 0.10, 0.0))
+    assert not refused.success and '0.15' in refused.message
+    stamp, _ = client.next_policy_step(client.stamp)
+    client.servo.publish(stamped(tool_down(0.28, -0.12, 0.14, 0.0), stamp))
+    client.until_latched('z = 0.140 m, the workspace is 0.15 to 0.7 m')
+    assert client.values['limit'] == 'workspace.z.low' and float(client.values['bound']) == 0.15
+    assert client.set_limit('workspace.z.low', low).successful
+    client.until_cleared()
+    assert client.move(mode=MoveArm.Goal.LINEAR, pose=tool_down(0.28, -0.12, 0.10, 0.0)).success
+
+
+def test_floods_of_targets_states_and_clears_leave_the_stream_in_step(client):
+    start = np.array([0.28, -0.12, 0.05])
+    assert client.move(mode=MoveArm.Goal.POSE, pose=tool_down(*start, 0.0)).success
+    states = client.node.create_publisher(JointState, 'joint_states', STATE_QOS)
+    stamp = client.stamp
+    for step in range(45):
+        stamp, state = client.next_policy_step(stamp)
+        target = start + [0.0, -0.002 * step, 0.0]
+        for copy in range(30):       # the same once more, and others that pretend to answer the same state
+            client.servo.publish(stamped(tool_down(*(target if not copy else start + 0.1), 0.0), stamp))
+        for _ in range(30):
+            states.publish(state)
+        client.clear_client.call_async(Trigger.Request())
+    client.node.destroy_publisher(states)
+    assert client.guard[-1][0] == DiagnosticStatus.OK, client.guard[-3:]
+    assert np.linalg.norm(client.tip - target) < 0.03
 
 
 def test_stream_that_stops_in_mid_motion_latches_and_the_world_goes_on(client):
