@@ -11,7 +11,7 @@ import numpy as np
 FIRST_SEED = 20_000
 RESET_BOUND = 240.0       # s of wall time for one reset
 PUSH_BOUND = 120.0        # s of wall time for one push
-PUSH_HEIGHT = 0.015       # m above the table
+FARTHER = 0.12            # m beyond the action space that an object is pushed
 NODES = ('sim_station', 'trajectory_controller', 'arm_control', 'sim_cameras', 'camera_perception', 'auto_reset')
 
 
@@ -19,18 +19,18 @@ def run(n: int = 50, *, hard: bool = False, station: str = 'yam_bimanual_sim', t
         report: Callable[[str], None] = lambda line: None) -> dict:
     """Reset the station that is up, else one of its own, for `n` seeds in a row; the figures, JSON-able.
 
-    Each reset begins with the object where the one before left it; with `hard`, an arm first pushes it as far as
-    it gets: to the border, or under the other arm. Success is what auto_reset saw. Raises StationError and
-    ConfigurationError when the station does not start.
+    Each reset begins with the object where the one before left it; with `hard`, the task's arm first pushes it to
+    the border of its reach or of the camera's view, towards the other arm among others. Success is what auto_reset
+    saw. Raises StationError and ConfigurationError when the station does not start.
     """
     from enpire_bringup.bench_station import bench_station
 
     with bench_station('reset', station, task, only=NODES, report=report) as bench:
-        return measure(n, bench.namespace, bench.domain_id, hard=hard, station=station, task=task, report=report)
+        return measure(n, bench.namespace, bench.domain_id, hard=hard, task=task, report=report)
 
 
-def measure(n: int, namespace: str, domain_id: int, *, hard: bool = False, station: str = 'yam_bimanual_sim',
-            task: str = 'push_t', report: Callable[[str], None] = lambda line: None) -> dict:
+def measure(n: int, namespace: str, domain_id: int, *, hard: bool = False, task: str = 'push_t',
+            report: Callable[[str], None] = lambda line: None) -> dict:
     """The same on a station that is up."""
     from rclpy.action import ActionClient
 
@@ -44,11 +44,7 @@ def measure(n: int, namespace: str, domain_id: int, *, hard: bool = False, stati
         push = ActionClient(node, UseSkill, 'skills/push')
         for seed in range(FIRST_SEED, FIRST_SEED + n):
             if hard:
-                goal = push_goal(seed, station, task)
-                pushed = call_action(node, push, goal, timeout=PUSH_BOUND)
-                where = pushed.pose.pose.position
-                report(f'pushed by {goal.arm}: ' + (f'to ({where.x:.2f}, {where.y:.2f}) m' if pushed.success
-                                                    else pushed.message))
+                report(push_away(lambda goal: call_action(node, push, goal, timeout=PUSH_BOUND), seed, task))
             began = time.monotonic()
             try:
                 result = call_action(node, client, Reset.Goal(seed=seed), timeout=RESET_BOUND)
@@ -62,25 +58,36 @@ def measure(n: int, namespace: str, domain_id: int, *, hard: bool = False, stati
     return figures(results)
 
 
-def push_goal(seed: int, station: str, task: str):
-    """The goal of a push, by one arm and then another, that leaves the object in a hard place.
+def push_away(push: Callable, seed: int, task: str) -> str:
+    """Have the task's arm push the object to a place at the edge of the action space, and on; what became of it.
 
-    That is a place as far out as the action space of the task goes, and a little farther.
+    push: sends a UseSkill goal and returns its result. Eight seeds in a row go to eight places.
     """
-    from enpire_bringup.station import load_station
     from enpire_bringup.task import load_task
     from enpire_msgs.action import UseSkill
 
-    arms, terms = list(load_station(station).arms), load_task(task)
-    rng = np.random.default_rng(seed)
-    start = terms.start_pose(seed - 1)
-    direction = rng.uniform(-math.pi, math.pi)
-    reach = rng.uniform(0.12, 0.22)
-    goal = UseSkill.Goal(arm=arms[seed % len(arms)], object=terms.start.object, height=PUSH_HEIGHT)
-    goal.pose.header.frame_id = 'world'
-    goal.pose.pose.position.x = start[0] + reach * math.cos(direction)
-    goal.pose.pose.position.y = start[1] + reach * math.sin(direction)
-    return goal
+    terms = load_task(task)
+    said = []
+    for x, y in hard_places(terms)[seed % 8]:
+        goal = UseSkill.Goal(arm=terms.action.arm, object=terms.start.object, height=terms.action.height)
+        goal.pose.header.frame_id = 'world'
+        goal.pose.pose.position.x, goal.pose.pose.position.y = x, y
+        pushed = push(goal)
+        where = pushed.pose.pose.position
+        said.append(f'to ({where.x:.2f}, {where.y:.2f}) m' if pushed.success else pushed.message)
+    return 'pushed ' + ', then '.join(said)
+
+
+def hard_places(task) -> list[list[tuple[float, float]]]:
+    """For each of the eight corners and sides of the action space (tip_xy): a place (x, y) there, and one beyond."""
+    low, high = np.array(task.action.low), np.array(task.action.high)
+    middle = (low + high) / 2
+    places = []
+    for turn in range(8):
+        outward = np.round([math.cos(turn * math.pi / 4), math.sin(turn * math.pi / 4)])
+        edge = middle + outward * (high - low) / 2
+        places.append([tuple(edge.tolist()), tuple((edge + FARTHER * outward).tolist())])
+    return places
 
 
 def figures(results: list[tuple]) -> dict:

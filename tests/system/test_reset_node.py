@@ -25,7 +25,7 @@ from enpire_bringup.task import load_task  # noqa: E402
 from enpire_msgs.action import Reset, UseSkill  # noqa: E402
 from enpire_msgs.msg import StationStatus  # noqa: E402
 from enpire_msgs.srv import Resume  # noqa: E402
-from enpire_reset.bench_reset import NODES, measure, push_goal  # noqa: E402
+from enpire_reset.bench_reset import NODES, measure  # noqa: E402
 from enpire_reset.skill_actions import SKILL_ACTIONS  # noqa: E402
 
 pytestmark = pytest.mark.system
@@ -194,13 +194,6 @@ def test_reset_that_gives_up_shows_what_it_saw_and_holds_the_station(client):
     line = json.loads((Path(result.picture).parent / 'resets.jsonl').read_text().splitlines()[-1])
     assert line['seed'] == 30 and len(line['attempts']) == 1 and line['picture'] == result.picture
     assert client.resume().accepted
-
-
-def test_hard_bench_pushes_the_object_away_in_every_direction_with_every_arm():
-    goals = [push_goal(seed, 'yam_bimanual_sim', 'push_t') for seed in range(40)]
-    assert {goal.arm for goal in goals} == {'left', 'right'}
-    assert max(goal.pose.pose.position.y for goal in goals) > 0.2 > -0.2 > min(
-        goal.pose.pose.position.y for goal in goals)
 
 
 def test_reset_without_a_camera_is_a_named_failure_in_bounded_time(start_station):
