@@ -32,6 +32,7 @@ COMMAND_RESERVE = 0.08       # s that commands leave on top of REACTION, so that
 FASTEST_TURN = 1.5           # rad/s of a streamed tool: wrist and shoulder lag differently, which adds to its speed
 RANGE_RESERVE = 0.3          # s more that a joint takes to get to the end of its range
 MOST_PAST_STEPS = 5          # steps in a row that end past a limit, each shortened, before that is a violation
+ENOUGH = 0.1                 # m above its limit of the distance between the arms that need no closer look
 SHORTENED = 0.9              # of the share of a step that seems to leave room to stop
 
 
@@ -145,6 +146,8 @@ class ArmGuard:
         self._high = np.array(limits.workspace_high) - INSET
         self._looked_at: np.ndarray | None = None    # joints of the station at the last look at the limits in space
         self._room = 0.0                             # m that any point of any arm may move from there
+        self._distance_at: np.ndarray | None = None  # the same for the distance between the arms, which takes long
+        self._proximity: Proximity | None = None
 
     @property
     def commanded_joint_speed(self) -> float:
@@ -339,12 +342,9 @@ class ArmGuard:
         extent = self._extent.at(q)
         excess = np.empty(8)
         excess[:7] = self._space.excess(extent)
-        proximity = None
-        excess[7] = -math.inf
-        if self._collisions is not None and positions is not None:
-            proximity = self._collisions.arm_distance(joints)
-            excess[7] = self._limits.min_arm_distance - proximity.distance
+        excess[7] = self._distance_excess(joints) if positions is not None else -math.inf
         excess += INSET
+        proximity = self._proximity
         self._looked_at, self._room = joints, float(-excess.max())
 
         def describe(index: int) -> Violation:
@@ -352,6 +352,17 @@ class ArmGuard:
                 return distance_violation(self.name, proximity, self._limits)
             return self._space.violation(index, extent, INSET)
         return excess, describe
+
+    def _distance_excess(self, joints: np.ndarray) -> float:
+        """m by which the arms are too near to each other, or a bound of it where that is enough to see that they are not."""
+        if self._collisions is None:
+            return -math.inf
+        if self._distance_at is not None:
+            room = self._proximity.distance - float(np.abs(joints - self._distance_at) @ self._reach)
+            if room > self._limits.min_arm_distance + ENOUGH:
+                return self._limits.min_arm_distance - room
+        self._proximity, self._distance_at = self._collisions.arm_distance(joints), joints
+        return self._limits.min_arm_distance - self._proximity.distance
 
     def _all_joints(self, q: np.ndarray, positions: np.ndarray | None) -> np.ndarray:
         joints = np.zeros(len(self._reach)) if positions is None else positions.copy()

