@@ -31,12 +31,6 @@ def tool_pose(x: float, y: float, height: float, yaw: float, lean: float = 0.0) 
     return pose
 
 
-def tool_level(x: float, y: float, height: float, heading: float) -> np.ndarray:
-    """TCP pose (4, 4) with the tool level, pointing along `heading`; the fingers close sideways."""
-    c, s = math.cos(heading), math.sin(heading)
-    return np.array([[c, -s, 0.0, x], [s, c, 0.0, y], [0.0, 0.0, 1.0, height], [0.0, 0.0, 0.0, 1.0]])
-
-
 def turned(pose: np.ndarray, angle: float) -> np.ndarray:
     """`pose` (4, 4) turned about the vertical through its origin."""
     c, s = math.cos(angle), math.sin(angle)

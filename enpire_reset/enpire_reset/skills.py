@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from enpire_reset.geometry import boundary, extent, moved_to, tool_level, tool_pose, tool_yaw, wrap
+from enpire_reset.geometry import boundary, extent, moved_to, tool_pose, tool_yaw, wrap
 from enpire_reset.manipulation import Manipulation
 from enpire_reset.robot import Grip, Move, SkillError
 
@@ -19,8 +19,9 @@ CLEARANCE = 0.030             # m beside an object, where the tool comes down
 FINGER_HALF_WIDTH = 0.013     # m: the edge of a leaning or pushing finger
 PUSH_FORCE = 20.0             # N at which a push has met something that does not give way
 LONGEST_PUSH = 0.40           # m
-STANDOFF = 0.10               # m before the object, from where a level tool comes
-ASIDE = 0.10                  # m that a gripper rises when it has given something away
+TAKING = tuple(math.radians(lean) for lean in (90, 75, 60))    # rad, lean of the taker's tool: level, or from above
+STANDOFF = 0.07               # m before the object, from where the taker's tool comes
+RISES = (0.10, 0.05, 0.02)    # m that a gripper rises when it has given something away: the first within reach
 
 
 class Skills(Manipulation):
@@ -51,6 +52,7 @@ class Skills(Manipulation):
         above = self.task.objects[name].face_height + 2 * CLEARANCE
         turn = self.heading(arm, *behind)
         lean = self._lean_for(arm, [(behind, height), (behind, above), (end, height), (end, above)], turn)
+        height += FINGER_HALF_WIDTH * math.sin(lean)      # leaning fingers stand on their lower edge
         self._go(Move(arm, pose=tool_pose(*behind, above, turn, lean)), Grip(arm, 0.0))
         self._change_height(arm, height)
         goal = moved_to(self.tool(arm), *end)
@@ -78,17 +80,20 @@ class Skills(Manipulation):
                   tool_height: float) -> None:
         """What `arm` holds is taken over by `to_arm` in the air, at (x, y): first both hold it, then `arm` lets go.
 
-        The giver's tool comes to `tool_height` with its fingers closing across `yaw`; the taker's comes level and
-        grasps at `height`, far enough below that the grippers keep clear of each other.
+        The giver's tool comes to `tool_height` with its fingers closing across `yaw`; the taker's comes from the side
+        and grasps at `height`, far enough below that the grippers keep clear of each other.
         """
         held = self._held_by(arm)
+        taking = self._taking_pose(to_arm, x, y, height, yaw)
+        rise = next((rise for rise in RISES if self.can_reach(arm, x, y, tool_height + rise, yaw)), None)
+        if rise is None:
+            raise SkillError(f'hand_over: {arm} cannot rise from ({x:.3f}, {y:.3f}, {tool_height:.3f}) m when it has let '
+                             'go; meet elsewhere')
         self._move_held(arm, x, y, yaw, tool_height)
         self.report('hand over')
-        heading = self._heading(to_arm, x, y, height, yaw)
-        back = x - STANDOFF * math.cos(heading), y - STANDOFF * math.sin(heading)
-        away = tool_level(*back, height, heading)
+        away = self._before(taking)
         self._go(Move(to_arm, pose=away), Grip(to_arm, self.opening(to_arm)))
-        self._go(Move(to_arm, pose=tool_level(x, y, height, heading), straight=True))
+        self._go(Move(to_arm, pose=taking, straight=True))
         try:
             self.grasp(to_arm, held.width, held.max_force)
             self.check_held(arm)
@@ -97,7 +102,7 @@ class Skills(Manipulation):
             self._go(Move(to_arm, pose=away, straight=True))
             raise
         self.open_gripper(arm)
-        self._change_height(arm, tool_height + ASIDE)
+        self._change_height(arm, tool_height + rise)
         self.go_home(arm)
         self.check_held(to_arm)
 
@@ -134,12 +139,21 @@ class Skills(Manipulation):
         self.carry(arm, x, y, wrap(yaw - tool_yaw(self.tool(arm))))
         self._change_height(arm, height)
 
-    def _heading(self, arm: str, x: float, y: float, height: float, yaw: float) -> float:
-        """The direction square to the giver's fingers from which the taker's level tool comes most easily."""
+    def _taking_pose(self, arm: str, x: float, y: float, height: float, yaw: float) -> np.ndarray:
+        """Pose (4, 4) of the taker's tool, square to the giver's fingers, as level and as little turned as it can be."""
         forward = self.heading(arm, x, y)
-        for heading in sorted((forward + wrap(yaw + quarter * math.pi / 2 - forward) for quarter in range(4)),
-                              key=lambda heading: abs(heading - forward)):
-            if all(self.reaches(arm, tool_level(x - back * math.cos(heading), y - back * math.sin(heading), height,
-                                                heading)) for back in (0.0, STANDOFF)):
-                return heading
+        headings = sorted((forward + wrap(yaw + quarter * math.pi / 2 - forward) for quarter in range(4)),
+                          key=lambda heading: abs(heading - forward))
+        for lean in TAKING:
+            for heading in headings:
+                pose = tool_pose(x, y, height, heading, lean)
+                if self.reaches(arm, pose) and self.reaches(arm, self._before(pose)):
+                    return pose
         raise SkillError(f'hand_over: {arm} cannot take anything at ({x:.3f}, {y:.3f}, {height:.3f}) m; meet elsewhere')
+
+    @staticmethod
+    def _before(pose: np.ndarray) -> np.ndarray:
+        """`pose` (4, 4) drawn back along the tool."""
+        back = pose.copy()
+        back[:3, 3] -= STANDOFF * pose[:3, 0]
+        return back

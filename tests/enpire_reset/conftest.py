@@ -126,6 +126,11 @@ class SimulatedRobot:
         shift = self._noise.normal(size=(images, 3)) * (NOISE[0], NOISE[0], NOISE[1])
         return [Sighting(tuple(pose), True, 1.0) for pose in np.array([x, y, yaw]) + shift]
 
+    def turn_over(self, name):
+        """Put an object that lies flat upside down."""
+        data, start = self.world._data, self.world._object(name)
+        data.qpos[start + 2:start + 7] = 0.065, 0.0, 1.0, 0.0, 0.0
+
     def photograph(self, camera, timeout):
         if self._renderer is None:
             self._renderer = Renderer(self.station, self.world.task)
@@ -221,9 +226,15 @@ def task():
     return load_task('push_t')
 
 
+@pytest.fixture(scope='session')
+def make_robot():
+    """make_robot(station, task) -> a SimulatedRobot."""
+    return SimulatedRobot
+
+
 @pytest.fixture(scope='module')
-def robot(station, task):
-    return SimulatedRobot(station, task)
+def robot(make_robot, station, task):
+    return make_robot(station, task)
 
 
 @pytest.fixture

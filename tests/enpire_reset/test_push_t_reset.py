@@ -7,6 +7,7 @@ import pytest
 
 from enpire_reset.geometry import pose_error
 from enpire_reset.reset_program import ResetProgram
+from enpire_reset.robot import SkillCancelled
 from enpire_reset.skills import Skills
 
 
@@ -83,3 +84,49 @@ def test_arm_ends_at_home_with_the_gripper_closed(reset, robot, station):
     home = station.arms['left'].named['home']
     assert [where[joint] for joint in station.arms['left'].joints] == pytest.approx(list(home), abs=0.03)
     assert where['left_finger_joint'] < 0.002
+
+
+@pytest.fixture
+def narrow_view(robot):
+    """The task's camera sees only what is before the left arm."""
+    robot.sees = lambda x, y: y > -0.36
+    yield
+    robot.sees = None
+
+
+def test_t_out_of_view_is_found_by_a_wrist_camera_and_brought_back_by_the_other_arm(reset, robot, task, narrow_view):
+    outcome, _ = reset(3, (0.30, -0.55, 1.0))
+    assert outcome.success and len(outcome.attempts) == 1, outcome
+    assert outcome.attempts[0].before is None and true_error(robot, task, 3)[0] < 0.012
+
+
+def test_t_upside_down_is_given_up_with_clear_words(reset, robot):
+    robot.world.set_object_pose('t_block', 0.3, 0.1, 0.0)
+    robot.turn_over('t_block')
+    outcome, _ = reset(3)
+    assert not outcome.success and len(outcome.attempts) == 1
+    assert 'covered, out of view or upside down; nor did the wrist cameras see it from' in outcome.message
+    assert 'Put it face up into the view' in outcome.message
+    robot.world.set_object_pose('t_block', 0.3, 0.1, 0.0)
+
+
+def test_t_still_held_since_a_cancelled_reset_is_put_down_first(robot, station, task):
+    robot.world.set_object_pose('t_block', 0.30, 0.12, 0.3)
+    skills, run, stages = Skills(station, task, robot), robot.run, []
+    skills.report = stages.append
+
+    def cancelled(*motions):
+        if 'carry' in stages:
+            raise SkillCancelled('stop')
+        return run(*motions)
+    robot.run = cancelled
+    try:
+        with pytest.raises(SkillCancelled):
+            ResetProgram(task).run(skills, 3, lambda attempt: None)
+    finally:
+        robot.run = run
+    assert robot.world.object_pose('t_block')[3] > 0.02
+    stages.clear()
+    outcome = ResetProgram(task).run(skills, 3, lambda attempt: None)
+    assert outcome.success and stages.index('place') < stages.index('locate')
+    assert robot.world.object_pose('t_block')[4] > 0.999

@@ -1,0 +1,31 @@
+"""The reset bench counts honestly, and its hard starts lie all around the action space."""
+
+import math
+from types import SimpleNamespace
+
+import numpy as np
+
+from enpire_reset.bench_reset import figures, hard_places
+
+
+def result(success, attempts=1, duration=8.0):
+    return SimpleNamespace(success=success, attempts=attempts, duration=duration, position_error=0.002,
+                           yaw_error=math.nan if not success else 0.01, message='' if success else 'out of reach')
+
+
+def test_figures_count_failures_and_time_only_what_succeeded():
+    found = figures([(result(True), 2.0), (result(True, 2, 16.0), 4.0), (result(False, 3, 60.0), 9.0)])
+    assert (found['n'], found['succeeded'], found['attempts_mean']) == (3, 2, 2.0)
+    assert found['seconds'] == {'p50': 12.0, 'p95': 15.6} and found['failures'] == ['out of reach']
+
+
+def test_figures_of_nothing_but_failures_have_no_times():
+    assert figures([(result(False), 2.0)])['seconds'] == {'p50': None, 'p95': None}
+
+
+def test_hard_starts_lie_at_the_edge_of_the_action_space_and_beyond(task):
+    low, high = np.array(task.action.low), np.array(task.action.high)
+    assert len(hard_places(task)) == 8
+    for edge, beyond in hard_places(task):
+        assert np.isclose(edge, low).any() or np.isclose(edge, high).any()
+        assert (np.array(beyond) < low).any() or (np.array(beyond) > high).any()
