@@ -1,7 +1,7 @@
 """The simulated arm of a station, as MuJoCo's editable model: read from MJCF, or built from the robot description.
 
 A URDF says where links and joints are and how strong the motors are; what a simulation needs besides is derived from
-that: PD gains, gravity compensation, rotor inertia, the coupling of the fingers, and which links cannot collide.
+that: PD gains, gravity compensation, the coupling of the fingers, and which links cannot collide.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from enpire_bringup.station import Arm, Station
 
 FULL_EFFORT_ERROR = 0.15      # rad off its target at which an arm joint gives its full effort
 FULL_FORCE_ERROR = 0.015      # m off its target at which a finger does
-ROTOR_INERTIA = 0.001         # kg m^2 for each N m that an arm joint can give
 FINGER_INERTIA = 0.02         # kg: of the gripper's motor, as a finger feels it
 FINGER_DAMPING = 4.0          # N s/m
 FINGER_FRICTION = 0.2         # N
@@ -134,7 +133,6 @@ def _dress(spec: mujoco.MjSpec, arm: Arm, limits: dict[str, float], followers: d
     for joint in spec.joints:
         joint.actgravcomp = True
         if joint.name in limits:
-            joint.armature = ROTOR_INERTIA * limits[joint.name]
             joint.actfrcrange = -limits[joint.name], limits[joint.name]
         elif joint.name in fingers:
             joint.armature, joint.damping[0], joint.frictionloss = FINGER_INERTIA, FINGER_DAMPING, FINGER_FRICTION

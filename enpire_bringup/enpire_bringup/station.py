@@ -11,7 +11,7 @@ from enpire_bringup.obstacles import Obstacle, read_obstacles
 from enpire_bringup.paths import resource_file, share_directory
 from enpire_bringup.safety_limits import SafetyLimits, read_limits
 
-BACKENDS = ('sim', 'ros2_control', 'yam')
+BACKENDS = ('sim', 'ros2_control')
 
 
 @dataclass(frozen=True)

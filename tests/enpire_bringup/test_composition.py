@@ -97,7 +97,7 @@ def test_a_parameter_for_an_unknown_node_is_refused(station, task):
         station_processes(station, task, 'station_1', node_parameters={'sim_statoin': {'seed': 5}})
 
 
-@pytest.mark.parametrize('backend', ['ros2_control', 'yam'])
+@pytest.mark.parametrize('backend', ['ros2_control'])
 def test_a_backend_of_a_later_version_is_refused_by_name(station, task, backend):
     with pytest.raises(ConfigurationError, match=f"backend is '{backend}'.*later version"):
         station_processes(replace(station, backend=backend), task, 'station_1')
