@@ -129,7 +129,8 @@ def _describe(file: Path, station_file: Path, mounts: tuple[_Mount, ...], hardwa
     if robot.find('ros2_control') is None:
         robot.append(_ros2_control(robot.get('name', 'robot'), mounts, hardware))
     touched = _name_mesh_files(robot, file)
-    return _Description(ElementTree.tostring(robot, encoding='unicode'), (file, *included, *touched))
+    text = '<?xml version="1.0"?>' + ElementTree.tostring(robot, encoding='unicode')
+    return _Description(text, (file, *included, *touched))
 
 
 def _expand(file: Path, mappings: Mapping[str, str]) -> tuple[str, tuple[Path, ...]]:

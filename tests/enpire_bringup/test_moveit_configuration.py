@@ -143,7 +143,7 @@ def test_pinocchio_reads_the_srdf(shipped):
 def test_moveit_parameters_hold_all_that_a_planning_node_reads(shipped, monkeypatch):
     monkeypatch.setattr(moveit_configuration, 'SAMPLES', 10)
     parameters = moveit_configuration.moveit_parameters(shipped)
-    assert parameters['robot_description'].startswith('<robot')
+    assert ElementTree.fromstring(parameters['robot_description']).tag == 'robot'
     assert parameters['robot_description_semantic'] == semantic_description(shipped)
     assert parameters['planning_pipelines']['pipeline_names'] == ['ompl'] and 'ompl' in parameters
     limits = parameters['robot_description_planning']['joint_limits']
