@@ -28,7 +28,8 @@ FIRST_BANDS = (0.030, 0.030, 0.030, 0.020, 0.020)   # m, see _weights: from all 
 LAST_BANDS = (0.012, 0.012, 0.008, 0.008)           # m: only the FINALISTS best of them
 FINALISTS = 4
 PLAIN_FRACTION = 0.7           # of the outline; a pose that explains so much of it needs no rivals
-MIN_VISIBLE_FRACTION = 0.45    # of the outline, and of the face
+MIN_OUTLINE_SHARE = 0.45       # seen, of a pose that can be trusted
+MIN_FACE_SHARE = 0.35
 MAX_OUTSIDE = 0.05             # share of the boundary points that may lie outside of the outline
 MAX_DEVIATION = (0.003, math.radians(3))     # standard deviation of a pose that can be trusted
 POINTS_SHARING = 2.0           # neighboring boundary points that share their error
@@ -276,12 +277,11 @@ class PlanarPoseEstimator:
                 return tracked, []
         for finalists in (FINALISTS, STARTS + 1):
             fits = self._search(points, spacing, near, finalists)
-            best = fits[self._cost(fits, points, band).argmin()]
+            cost = self._cost(fits, points, band)
+            best = self._refine(fits[cost.argmin()][None], points, band)[0]
             if self._is_plain(best, points, band):
                 return best, []
-        cost = self._cost(fits, points, band)
         order = np.argsort(cost, kind='stable')
-        best = fits[order[0]]
         return best, [fits[i] for i in order[1:] if not _close(fits[i], best, SAME_POSE)
                       and cost[i] < 1.5 * cost[order[0]] + 0.05]
 
@@ -355,8 +355,7 @@ class PlanarPoseEstimator:
         if rivals and near is not None and not tracked:
             followed = [rival for rival in rivals if _close(rival, near, TRACKED_POSE)]
             if followed:
-                pose, tracked = followed[0], True
-        pose = self._refine(pose[None], points, band)[0]
+                pose, tracked = self._refine(followed[0][None], points, band)[0], True
         distance, jacobian, along = (part[0] for part in self._residuals(pose[None], points))
         fitted = np.abs(distance) < band
         if fitted.sum() < 8:
@@ -370,9 +369,9 @@ class PlanarPoseEstimator:
         outside = float(np.mean(distance > band))
         if outside > MAX_OUTSIDE:
             reason, occluded = f'{100 * outside:.0f} % of its color lies outside of its outline', False
-        elif fraction < MIN_VISIBLE_FRACTION:
+        elif fraction < MIN_OUTLINE_SHARE:
             reason = f'only {100 * fraction:.0f} % of its outline is seen'
-        elif face_share < MIN_VISIBLE_FRACTION:
+        elif face_share < MIN_FACE_SHARE:
             reason = f'only {100 * face_share:.0f} % of its face is seen'
         elif rivals and not tracked:
             reason = 'what is seen of it fits two poses'
