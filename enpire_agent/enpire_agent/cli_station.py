@@ -49,6 +49,12 @@ def add_verbs(verbs) -> None:
     home.add_argument('--arm', help='only this arm')
     home.set_defaults(run=run_home)
 
+    check = verbs.add_parser('check', help='look whether a simulated station fits a task; docs/your_robot.md')
+    check.add_argument('--station', default=DEFAULT_STATION, metavar='NAME', help='name or file')
+    check.add_argument('--task', default=DEFAULT_TASK, metavar='NAME', help='name or folder')
+    check.add_argument('--pictures', default='', metavar='FOLDER', help='save what every camera sees')
+    check.set_defaults(run=run_check)
+
     python = verbs.add_parser('python', help='Python with the suite in it: a script, or a prompt; docs/python_client.md')
     python.add_argument('arguments', nargs=argparse.REMAINDER, metavar='...', help='a script and its arguments')
     python.set_defaults(run=run_python)
@@ -270,11 +276,21 @@ def run_home(options) -> int:
     return 0
 
 
+def run_check(options) -> int:
+    from enpire_bringup.process_environment import prepare_environment
+    from enpire_bringup.station_check import run
+
+    prepare_environment()
+    return run(options.station, options.task, options.pictures)
+
+
 def run_python(options) -> int:
     from enpire_bringup.process_environment import prepare_environment
 
     prepare_environment()
-    os.execv(sys.executable, [sys.executable, *options.arguments])
+    # `enpire python -- -m module`: what begins with a dash needs the two dashes before it.
+    arguments = options.arguments[1:] if options.arguments[:1] == ['--'] else options.arguments
+    os.execv(sys.executable, [sys.executable, *arguments])
 
 
 def run_rviz(options) -> int:

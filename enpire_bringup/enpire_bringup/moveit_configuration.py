@@ -1,6 +1,6 @@
 """What ros2_control and MoveIt want to know of a station, made from its station file and its robot description. No ROS.
 
-    python -m enpire_bringup.moveit_configuration --station NAME_OR_FILE [--output FOLDER]
+    ./enpire python -- -m enpire_bringup.moveit_configuration --station NAME_OR_FILE [--output FOLDER]
 
 writes the files of a MoveIt configuration: robot.srdf, ros2_controllers.yaml, moveit_controllers.yaml, kinematics.yaml,
 joint_limits.yaml, ompl_planning.yaml and moveit_cpp.yaml. Those of the stations that ship lie in config/moveit/.
