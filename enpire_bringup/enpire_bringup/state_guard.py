@@ -31,7 +31,7 @@ EFFORT_STEP = 1.0            # N m of any joint that make it worth estimating at
 FORCE_REACTION = 0.03        # s for which a force may go on rising
 FASTEST_RISE = 300.0         # N/s that are believed: the stiffness of an arm times its speed
 FASTEST_EFFORT_RISE = 5.0    # of a joint's effort limit, a second, that is believed
-CREEPING = 0.001             # rad/s (m/s of grippers) below which nothing gets anywhere until the next look
+CREEPING = 0.001             # rad/s, and rad since the last state, below which nothing has got anywhere
 STANDING = 0.02              # rad/s below which a joint stands
 STOP_DURATION = 0.05         # s in which a stop brings the commanded positions to where the arm was
 SLACK = 1e-4                 # m and rad past a limit that are nothing
@@ -44,6 +44,28 @@ class Stop:
 
     positions: np.ndarray
     duration: float
+
+
+@dataclass(frozen=True)
+class _Allowed:
+    """How far past its limits what is may be, because it was there already; all at least 0. rad, N m, m, N."""
+
+    joints: np.ndarray
+    efforts: np.ndarray
+    space: dict[str, np.ndarray]
+    distance: float
+    forces: dict[str, float]
+
+    @property
+    def any(self) -> bool:
+        return bool(self.joints.any() or self.efforts.any() or self.distance or any(self.forces.values())
+                    or any(past.any() for past in self.space.values()))
+
+    def tightened(self, now: '_Allowed') -> '_Allowed':
+        return _Allowed(np.minimum(self.joints, now.joints), np.minimum(self.efforts, now.efforts),
+                        {name: np.minimum(past, now.space[name]) for name, past in self.space.items()},
+                        min(self.distance, now.distance),
+                        {name: min(past, now.forces[name]) for name, past in self.forces.items()})
 
 
 class StateGuard:
@@ -76,8 +98,7 @@ class StateGuard:
         self.velocities = np.zeros(n)
         self._gain = np.zeros(n)
         self._efforts = np.zeros(n)
-        self._range_allowed = np.zeros(n)
-        self._effort_allowed = np.zeros(n)
+        self._lenient = False                          # whether something is past a limit and allowed to be
         self._fresh = True                             # the next state decides what is allowed
         self.limits = limits
 
@@ -107,11 +128,14 @@ class StateGuard:
         if bad is not None:
             return bad
         p, v, e = np.array(positions), np.array(velocities), np.array(efforts)
+        still = self.positions is not None and max(np.abs(v).max(), np.abs(p - self.positions).max()) < CREEPING
         rise = self._take_in(stamp, p, v, e, streaming)
         if self._fresh:
             self._allow(p, e)
-        elif np.abs(v).max() < CREEPING:
+        elif still:
             return self._too_strong(e, rise) or self._presses_too_hard(stamp, p, v, e)
+        if self._lenient:
+            self._tighten(p, e)
         stop = self._stop(p, v)
         return (self._beyond_range(stop) or self._too_fast(v, streaming) or self._too_strong(e, rise)
                 or self._presses_too_hard(stamp, p, v, e) or self._out_of_space(stop))
@@ -123,8 +147,9 @@ class StateGuard:
                 return Violation(f'missing {what}', '', f'joint_states have {len(values)} of {len(joints)} values of '
                                  f'{what}; the guard needs each joint\'s {what}', len(values), len(joints))
             if not math.isfinite(sum(values)):
-                joint = next(name for name, value in zip(joints, values) if not math.isfinite(value))
-                return Violation(f'missing {what}', self._arm_of(joint), f'the {what} of {joint} is not finite')
+                largest = max(zip(values, joints), key=lambda entry: math.inf if entry[0] != entry[0] else abs(entry[0]))
+                return Violation(f'missing {what}', self._arm_of(largest[1]), f'the {what} of {largest[1]} is '
+                                 f'{largest[0]:g}, no measurement')
         return None
 
     def _arm_of(self, joint: str) -> str:
@@ -153,21 +178,32 @@ class StateGuard:
         return p + (v + then) * (0.5 * REACTION) + then * self._limits.stop_time
 
     def _allow(self, p: np.ndarray, e: np.ndarray) -> None:
+        """Start over with what is allowed: the limits, and where something is past one, no farther."""
         self._fresh = False
-        self._range_allowed = np.maximum(np.maximum(self._lowest - p, p - self._highest), 0.0)
-        self._effort_allowed = np.maximum(np.abs(e) - self._limits.max_joint_effort * self._effort_limit, 0.0)
-        self._space_allowed = {name: np.maximum(space.excess(self._extents[name].at(p[self._slices[name]])), 0.0)
-                               for name, space in self._space.items()}
-        for watch in self._tip_forces.values():
-            watch.allowed = max(0.0, watch.force - self._limits.max_tip_force)
-        self._distance_allowed = max(0.0, self._too_near(p)[0])
+        self._allowed = self._past(p, e)
+        self._lenient = self._allowed.any
         self._looks = {name: (None, 0.0) for name in self._space}
         self._distance_look = None, 0.0
+
+    def _tighten(self, p: np.ndarray, e: np.ndarray) -> None:
+        """What has come back towards its limits may not go out again."""
+        self._allowed = self._allowed.tightened(self._past(p, e))
+        self._lenient = self._allowed.any
+
+    def _past(self, p: np.ndarray, e: np.ndarray) -> '_Allowed':
+        return _Allowed(
+            joints=_leniently(np.maximum(self._lowest - p, p - self._highest), 0.01),
+            efforts=_leniently(np.abs(e) - self._limits.max_joint_effort * self._effort_limit, 1.0),
+            space={name: _leniently(space.excess(self._extents[name].at(p[self._slices[name]])), 0.005)
+                   for name, space in self._space.items()},
+            distance=float(_leniently(self._too_near(p)[0], 0.005)),
+            forces={name: float(_leniently(watch.force - self._limits.max_tip_force, 2.0))
+                    for name, watch in self._tip_forces.items()})
 
     # -- the limits
 
     def _beyond_range(self, stop: np.ndarray) -> Violation | None:
-        past = np.maximum(self._lowest - stop, stop - self._highest) - self._range_allowed
+        past = np.maximum(self._lowest - stop, stop - self._highest) - self._allowed.joints
         joint = int(past.argmax())
         if past[joint] <= SLACK:
             return None
@@ -199,14 +235,16 @@ class StateGuard:
 
     def _too_strong(self, e: np.ndarray, rise: np.ndarray) -> Violation | None:
         absolute = np.abs(e)
-        if (absolute > self._absurd).any():
-            name = self._station.joints[int((absolute - self._absurd).argmax())]
-            value, bound = float(e[self._station.joints.index(name)]), float(self._absurd[self._station.joints.index(name)])
-            return Violation('absurd effort', self._arm_of(name), f'the effort of {name} is reported as {value:g}, more '
-                             f'than {ABSURD_EFFORT:g} times what its motor can give', value, bound, 'N m')
+        absurd = absolute - self._absurd
+        joint = int(absurd.argmax())
+        if absurd[joint] > 0.0:
+            name = self._station.joints[joint]
+            return Violation('absurd effort', self._arm_of(name), f'the effort of {name} is reported as {e[joint]:g}, more '
+                             f'than {ABSURD_EFFORT:g} times what its motor can give', float(e[joint]),
+                             float(self._absurd[joint]), 'N m' if self._arm_joint[joint] else 'N')
         share = self._limits.max_joint_effort
         expected = absolute + np.clip(rise, 0.0, FASTEST_EFFORT_RISE * self._effort_limit) * EFFORT_REACTION
-        past = expected - share * self._effort_limit - self._effort_allowed
+        past = expected - share * self._effort_limit - self._allowed.efforts
         joint = int(past.argmax())
         if past[joint] <= 0.0:
             return None
@@ -219,7 +257,7 @@ class StateGuard:
         for name, watch in self._tip_forces.items():
             part = self._slices[name]
             expected = watch.observe(stamp, p[part], v[part], e[part])
-            if expected > limit + watch.allowed:
+            if expected > limit + self._allowed.forces[name]:
                 return Violation('max_tip_force', name, f'the force on the tool is {watch.force:.1f} N and would pass '
                                  f'its limit of {limit:g} N', watch.force, limit, 'N')
         return None
@@ -237,7 +275,7 @@ class StateGuard:
                 continue
             extent = self._extents[name].at(q)
             excess = space.excess(extent)
-            past = excess - self._space_allowed[name]
+            past = excess - self._allowed.space[name]
             index = int(past.argmax())
             if past[index] > SLACK:
                 return space.violation(index, extent)
@@ -245,7 +283,7 @@ class StateGuard:
         at, room = self._distance_look
         if at is None or float(np.abs(stop - at) @ self._reach) >= room:
             near, proximity = self._too_near(stop)
-            if near > self._distance_allowed + SLACK:
+            if near > self._allowed.distance + SLACK:
                 return distance_violation('', proximity, self._limits)
             self._distance_look = stop, -near
         return None
@@ -273,6 +311,11 @@ class StateGuard:
         return float(np.abs(self.velocities[self._slices[arm_name]]).max()) < STANDING
 
 
+def _leniently(past, slack: float):
+    """What is past a limit may be that, and a little more: no arm stands quite still. Nothing else may."""
+    return np.where(np.asarray(past) > 0.0, np.asarray(past) + slack, 0.0)
+
+
 class _TipForceWatch:
     """The tip force of one arm, estimated only when it can be another one: the estimate costs as much as all the rest."""
 
@@ -280,7 +323,6 @@ class _TipForceWatch:
         self._estimator = estimator
         self.vector: np.ndarray | None = None
         self.force = 0.0
-        self.allowed = 0.0           # N above the limit that were there when the guard began
         self._expected = 0.0
         self._stamp = -math.inf
         self._efforts: np.ndarray | None = None

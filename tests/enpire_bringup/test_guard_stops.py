@@ -386,3 +386,22 @@ def test_violation_tells_a_machine_what_it_tells_a_person(guarded):
     violation = world.guard.status.violation
     assert isinstance(violation, Violation)
     assert (violation.arm, violation.bound, violation.unit) == ('left', 0.2, 'm') and violation.value > 0.2
+
+
+def test_arm_that_came_back_inside_may_not_go_out_again(guarded):
+    world = guarded(workspace_high=(0.7, 0.35, 0.7))
+    world.deaf = True
+    world.follow([(1.0, HOME + [1.2, 0, 0, 0, 0, 0])])
+    world.run(1.5)
+    world.deaf = False
+    world.run(0.2)
+    assert_latched(world, 'workspace.y.high')      # it was put outside, nobody saw how
+    assert world.clear()[0]
+    world.follow([(1.0, HOME)])
+    world.run(1.5)
+    assert world.tips[-1][1] < 0.1 and world.guard.status.state == 'ok', world.guard.status
+    passed = len(world.tips)
+    world.follow(ramp(world.q, 0, FULL_SPEED, 1.0))
+    world.run(1.5)
+    assert_latched(world, 'workspace.y.high')
+    assert max(tip[1] for tip in world.tips[passed:]) < 0.35
