@@ -12,6 +12,7 @@ FIRST_SEED = 20_000
 RESET_BOUND = 240.0       # s of wall time for one reset
 PUSH_BOUND = 120.0        # s of wall time for one push
 FARTHER = 0.12            # m beyond the action space that an object is pushed
+REACH = 0.50              # m from an arm's base
 NODES = ('sim_station', 'trajectory_controller', 'arm_control', 'sim_cameras', 'camera_perception', 'auto_reset')
 
 
@@ -26,11 +27,11 @@ def run(n: int = 50, *, hard: bool = False, station: str = 'yam_bimanual_sim', t
     from enpire_bringup.bench_station import bench_station
 
     with bench_station('reset', station, task, only=NODES, report=report) as bench:
-        return measure(n, bench.namespace, bench.domain_id, hard=hard, task=task, report=report)
+        return measure(n, bench.namespace, bench.domain_id, hard=hard, station=station, task=task, report=report)
 
 
-def measure(n: int, namespace: str, domain_id: int, *, hard: bool = False, task: str = 'push_t',
-            report: Callable[[str], None] = lambda line: None) -> dict:
+def measure(n: int, namespace: str, domain_id: int, *, hard: bool = False, station: str = 'yam_bimanual_sim',
+            task: str = 'push_t', report: Callable[[str], None] = lambda line: None) -> dict:
     """The same on a station that is up."""
     from rclpy.action import ActionClient
 
@@ -44,7 +45,7 @@ def measure(n: int, namespace: str, domain_id: int, *, hard: bool = False, task:
         push = ActionClient(node, UseSkill, 'skills/push')
         for seed in range(FIRST_SEED, FIRST_SEED + n):
             if hard:
-                report(push_away(lambda goal: call_action(node, push, goal, timeout=PUSH_BOUND), seed, task))
+                report(push_away(lambda goal: call_action(node, push, goal, timeout=PUSH_BOUND), seed, station, task))
             began = time.monotonic()
             try:
                 result = call_action(node, client, Reset.Goal(seed=seed), timeout=RESET_BOUND)
@@ -58,17 +59,18 @@ def measure(n: int, namespace: str, domain_id: int, *, hard: bool = False, task:
     return figures(results)
 
 
-def push_away(push: Callable, seed: int, task: str) -> str:
-    """Have the task's arm push the object to a place at the edge of the action space, and on; what became of it.
+def push_away(push: Callable, seed: int, station: str, task: str) -> str:
+    """Have the task's arm push the object to a place at the edge of the action space, or on; what became of it.
 
     push: sends a UseSkill goal and returns its result. Eight seeds in a row go to eight places.
     """
+    from enpire_bringup.station import load_station
     from enpire_bringup.task import load_task
     from enpire_msgs.action import UseSkill
 
     terms = load_task(task)
     said = []
-    for x, y in hard_places(terms)[seed % 8]:
+    for x, y in hard_places(load_station(station), terms)[seed % 8]:
         goal = UseSkill.Goal(arm=terms.action.arm, object=terms.start.object, height=terms.action.height)
         goal.pose.header.frame_id = 'world'
         goal.pose.pose.position.x, goal.pose.pose.position.y = x, y
@@ -78,15 +80,20 @@ def push_away(push: Callable, seed: int, task: str) -> str:
     return 'pushed ' + ', then '.join(said)
 
 
-def hard_places(task) -> list[list[tuple[float, float]]]:
-    """For each of the eight corners and sides of the action space (tip_xy): a place (x, y) there, and one beyond."""
+def hard_places(station, task) -> list[list[tuple[float, float]]]:
+    """For each of the eight sides and corners of the action space (tip_xy): a place (x, y) there, and another one
+    beyond where that is in the workspace and within REACH of an arm: what is lost once stays lost."""
     low, high = np.array(task.action.low), np.array(task.action.high)
-    middle = (low + high) / 2
+    workspace = np.array(station.safety.workspace_low[:2]), np.array(station.safety.workspace_high[:2])
+    bases = [arm.base_xyz[:2] for arm in station.arms.values()]
     places = []
     for turn in range(8):
         outward = np.round([math.cos(turn * math.pi / 4), math.sin(turn * math.pi / 4)])
-        edge = middle + outward * (high - low) / 2
-        places.append([tuple(edge.tolist()), tuple((edge + FARTHER * outward).tolist())])
+        edge = (low + high) / 2 + outward * (high - low) / 2
+        beyond = edge + FARTHER * outward
+        reached = (workspace[0] <= beyond).all() and (beyond <= workspace[1]).all() and any(
+            math.dist(beyond, base) < REACH for base in bases)
+        places.append([tuple(edge.tolist())] + ([tuple(beyond.tolist())] if reached else []))
     return places
 
 

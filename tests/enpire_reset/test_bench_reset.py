@@ -23,9 +23,12 @@ def test_figures_of_nothing_but_failures_have_no_times():
     assert figures([(result(False), 2.0)])['seconds'] == {'p50': None, 'p95': None}
 
 
-def test_hard_starts_lie_at_the_edge_of_the_action_space_and_beyond(task):
+def test_hard_starts_lie_at_the_edge_of_the_action_space_and_towards_the_other_arm(station, task):
     low, high = np.array(task.action.low), np.array(task.action.high)
-    assert len(hard_places(task)) == 8
-    for edge, beyond in hard_places(task):
-        assert np.isclose(edge, low).any() or np.isclose(edge, high).any()
-        assert (np.array(beyond) < low).any() or (np.array(beyond) > high).any()
+    places = hard_places(station, task)
+    assert len(places) == 8
+    assert all(np.isclose(edge, low).any() or np.isclose(edge, high).any() for edge, *_ in places)
+    beyond = [place for _, *rest in places for place in rest]
+    other = np.array(station.arms['right'].base_xyz[:2])
+    assert beyond and all(((place < low) | (place > high)).any() for place in map(np.array, beyond))
+    assert min(np.linalg.norm(np.array(place) - other) for place in beyond) < 0.45
