@@ -47,7 +47,7 @@ class SimulatedRobot:
         self._motion.observe(self.world.stamp_ns, positions, velocities, efforts.tolist())
         for name, arm in self._arms.items():
             start = self.station.joints.index(self.station.arms[name].joints[0])
-            arm.observe(self.world.time, positions[start:start + 6])
+            arm.observe(self.world.time, positions[start:start + len(arm.arm.joints)])
         targets, speeds, limits = self._motion.command(positions, velocities)
         joints = self.station.joints
         fingers = [arm.gripper.joint for arm in self.station.arms.values()]
@@ -70,7 +70,8 @@ class SimulatedRobot:
             arm.guard.check_trajectory(trajectory, start)
         except ValueError as error:
             raise SkillError(str(error)) from error
-        goal = TrajectoryGoal([0.3] * 6, [0.025] * 6, [0.03] * 6, 1.5)
+        n = len(start)
+        goal = TrajectoryGoal([0.3] * n, [0.025] * n, [0.03] * n, 1.5)
         points = zip(trajectory.times.tolist(), trajectory.positions.tolist(), trajectory.velocities.tolist())
         self._motion.arms[move.arm].follow(self._motion.now, 0, list(points), goal)
 
@@ -163,8 +164,9 @@ class _Feeling:
     def _measured(self):
         robot = self._robot
         _, positions, velocities, efforts = robot.world.joint_state()
-        start = robot.station.joints.index(robot.station.arms[self._move.arm].joints[0])
-        part = slice(start, start + 6)
+        joints = robot.station.arms[self._move.arm].joints
+        start = robot.station.joints.index(joints[0])
+        part = slice(start, start + len(joints))
         return self._tip_force.observe(robot.world.time, positions[part], velocities[part], efforts[part])
 
 

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from enpire_bringup.station import load_station
 from enpire_reset.geometry import pose_error
 from enpire_reset.reset_program import ResetProgram
 from enpire_reset.robot import SkillCancelled
@@ -130,3 +131,13 @@ def test_t_still_held_since_a_cancelled_reset_is_put_down_first(robot, station, 
     outcome = ResetProgram(task).run(skills, 3, lambda attempt: None)
     assert outcome.success and stages.index('place') < stages.index('locate')
     assert robot.world.object_pose('t_block')[4] > 0.999
+
+
+def test_station_with_another_arm_resets_with_the_same_program(make_robot, task):
+    station = load_station('panda_sim')
+    robot = make_robot(station, task)
+    for seed, pose in ((0, (0.35, 0.0, 0.0)), (1, (0.20, 0.13, 2.5))):
+        robot.world.set_object_pose('t_block', *pose)
+        outcome = ResetProgram(task).run(Skills(station, task, robot), seed, lambda attempt: None)
+        assert outcome.success, outcome
+        assert true_error(robot, task, seed)[0] < 0.012
