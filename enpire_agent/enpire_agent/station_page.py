@@ -33,6 +33,7 @@ from enpire_bringup.station_scene import (GUARD_COLORS, OUTCOME_COLORS, Box, Lin
 PERIOD = 1 / 15          # s of wall time between two updates of the page
 IMAGE_PERIOD = 0.2       # s of wall time between two camera images
 SILENT_AFTER = 2.0       # s of wall time without joint states
+TEXT_COLOR = (0.25, 0.25, 0.25, 1.0)
 PATH_COLOR = (0.25, 0.6, 1.0, 1.0)
 
 
@@ -109,9 +110,9 @@ class StationPage:
             for shape in shapes:
                 self._draw(shape)
 
-    def show_text(self, name: str, text: str, color=(0.25, 0.25, 0.25, 1.0)) -> None:
+    def show_text(self, name: str, text: str, color=TEXT_COLOR) -> None:
         """name: state, verdict, guard or objects."""
-        red, green, blue = (int(255 * min(part, 0.75)) for part in color[:3])
+        red, green, blue = _rgb(color if min(color[:3]) < 0.8 else TEXT_COLOR)      # the page is white
         content = (f'<div style="padding:4px 14px;font-size:0.85em;overflow-wrap:anywhere">'
                    f'<b style="color:rgb({red},{green},{blue})">{name}</b> {html.escape(text)}</div>')
         if self._texts[name].content != content:

@@ -74,7 +74,7 @@ def fixed_shapes(station: Station, task: Task) -> list[Lines | Box]:
     (x0, x1), (y0, y1) = task.start.x, task.start.y
     corners = np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]])
     floor = np.eye(4)
-    floor[:3, 3] = [*(low[:2] + high[:2]) / 2, limits.floor_height]
+    floor[:3, 3] = [*(low[:2] + high[:2]) / 2, limits.floor_height - 0.001]     # below what is drawn on the table
     shapes = [
         Lines('workspace', box_edges(low, high), LIMIT, 0.002),
         Box('floor', (high[0] - low[0], high[1] - low[1], 0.0005), floor, FLOOR),
