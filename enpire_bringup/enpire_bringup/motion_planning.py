@@ -45,8 +45,10 @@ PLANNED = 0.010            # m kept from everything but the table while planning
 CHECKED = 0.005            # m kept when the timed motion is looked at again: rounded corners come nearer
 SELF = 0.005               # m between links of one arm: their shapes are larger than they are
 PRESSED = 0.03             # m that a contact-stop move may go into a box that it is to touch
+EDGE = 0.001               # m kept from the edge of the workspace while planning
 START_SLACK = 0.0005       # m nearer than at its start that a motion may come which begins too near
 CHECK_STEP = 0.010         # m that any point of the arm moves between two looks: no more than twice CHECKED
+SEARCHES = 3               # paths that are searched for until one stays free when it is looked at densely
 GOALS = 4                  # joint solutions of a pose that are tried
 SWEEP_LOOKS = 30           # positions of a motion at which it is asked whether it sweeps over the table
 CORNERS = (0.12, 0.04)     # rad along the path by which corners are rounded, the first that stays free
@@ -163,6 +165,7 @@ class MotionPlanner:
             raise PlanningError(f'cannot plan from {start.tolist()} to {goal.tolist()}: not all numbers are finite')
         if np.abs(goal - start).max() < 1e-6:
             return standing_still(goal)
+        look.allow_tip(goal, after)
         reason = look.reason(goal)
         if reason is not None:
             raise PlanningError(f'at the goal {reason}; choose another goal, or move away what is there')
@@ -178,20 +181,28 @@ class MotionPlanner:
                 ) -> JointTrajectory:
         """The motion by way of the waypoints `up` from the start and `down` to the goal."""
         begin, end = (up[-1] if up else start), (down[0] if down else goal)
-        middle = np.array([begin, end])
-        reason = look.path_reason(middle)
-        if reason is not None:
+        before = [np.array([start, *up])] if up else []
+        behind = [np.array([*down, goal])] if down else []
+        straight = np.array([begin, end])
+        reason = look.path_reason(straight)
+        if reason is None:
             try:
-                middle = self._path_planner.plan(PathQuestion(
+                return self._timed([*before, straight, *behind], after, speed)
+            except PlanningError as error:
+                reason = str(error)
+        for attempt in range(SEARCHES):
+            try:
+                path = self._path_planner.plan(PathQuestion(
                     self._arm.name, self._arm.joints, begin, end, self._guard.lower, self._guard.upper, look.free,
-                    look.present, _seed(start, goal)))
+                    look.present, _seed(start, goal) + attempt))
+                return self._timed([*before, path, *behind], after, speed)
+            except PlanningError as error:      # the planner looks less densely than we do
+                missed = error
             except NoPathError as error:
-                raise NoPathError(f'straight to the goal {reason}, and {error}; move away what is there, or go by way '
-                                  'of another position') from error
-        parts = [np.array([start, *up])] if up else []
-        parts.append(middle)
-        parts += [np.array([*down, goal])] if down else []
-        return self._timed(parts, after, speed)
+                missed = error
+                break
+        raise PlanningError(f'straight to the goal {reason}, and around it: {missed}; move away what is there, or go '
+                            'by way of another position')
 
     def _timed(self, parts: list[np.ndarray], after: '_Look', speed: float) -> JointTrajectory:
         """The parts (m, n) of a path as one motion that is free; corners are rounded where that stays free."""
@@ -287,8 +298,9 @@ class MotionPlanner:
                                    tool_table=limits.floor_height + INSET, boxes=clearance,
                                    tool_boxes=-PRESSED if pressing else clearance))
         present = dict(zip(self._station.joints, np.asarray(positions[0], float).tolist()))
-        return _Look(scene, present, self._kinematics, self._reach, np.array(limits.workspace_low) + INSET,
-                     np.array(limits.workspace_high) - INSET)
+        inset = INSET + (EDGE if clearance > CHECKED else 0.0)
+        return _Look(scene, present, self._kinematics, self._reach, np.array(limits.workspace_low) + inset,
+                     np.array(limits.workspace_high) - inset)
 
     def _plan(self, trajectory: JointTrajectory, planner: str) -> Plan:
         return Plan(trajectory, np.array([self._kinematics.tip(q) for q in trajectory.positions]), planner)
@@ -312,7 +324,13 @@ class _Look:
         """A motion that begins too near to something, or outside, may come from there, but go nowhere farther."""
         if self._scene.in_collision(q):
             self._scene.allow_present_distances(q, START_SLACK)
-        tip = self._kinematics.tip(q)
+        self._include(self._kinematics.tip(q))
+
+    def allow_tip(self, q: np.ndarray, wider: '_Look') -> None:
+        """Let the tool be where it is at q, as far as another look does: a goal may be at the edge of the workspace."""
+        self._include(np.clip(self._kinematics.tip(q), wider._low, wider._high))
+
+    def _include(self, tip: np.ndarray) -> None:
         self._low, self._high = np.minimum(self._low, tip - 1e-6), np.maximum(self._high, tip + 1e-6)
 
     def free(self, q: np.ndarray) -> bool:
@@ -334,16 +352,35 @@ class _Look:
 
     def path_reason(self, path: np.ndarray) -> str | None:
         """None where the whole path (m, n) of straight pieces is free; otherwise what is wrong first."""
-        for number, q in enumerate(self._dense(path)):
-            if not self.free(q):
+        for begin, end in zip(path[:-1], path[1:]):
+            outside = self._leaves_workspace(begin, end)
+            if outside is not None:
+                return self.reason(outside)
+        for q in self._dense(path):
+            if self._scene.in_collision(q):
                 return self.reason(q)
         return None
+
+    def _leaves_workspace(self, begin: np.ndarray, end: np.ndarray) -> np.ndarray | None:
+        """The first q on the straight line in joint space whose tool is outside. The farther inside it is, the farther
+        the arm may move until the next look; the last millimeter is looked at in steps of 2 EDGE."""
+        length = float(np.abs(end - begin) @ self._reach)
+        share = 0.0
+        while True:
+            q = begin + share * (end - begin)
+            tip = self._kinematics.tip(q)
+            room = min((tip - self._low).min(), (self._high - tip).min())
+            if room < 0.0:
+                return q
+            if share >= 1.0 or length == 0.0:
+                return None
+            share = min(1.0, share + max(2.0 * EDGE, room) / length)
 
     def check_path(self, path: np.ndarray) -> None:
         """Raise PlanningError unless the whole path (m, n) is free."""
         reason = self.path_reason(path)
         if reason is not None:
-            raise PlanningError(f'on the way {reason}; go by way of another position')
+            raise PlanningError(f'on the way {reason}')
 
     def _dense(self, path: np.ndarray) -> Iterable[np.ndarray]:
         """Points of a path, no point of the arm moving farther than CHECK_STEP between two of them."""

@@ -105,10 +105,14 @@ def point_to_point(start: Sequence[float], goal: Sequence[float], max_velocity: 
         raise ValueError(f'cannot plan from {start.tolist()} to {goal.tolist()}: not all numbers are finite')
     if np.abs(goal - start).max() < 1e-6:
         return standing_still(goal)
-    solution = _time_optimal(start, goal, max_velocity, max_acceleration)
+    way = goal - start
+    # One profile for all joints, as fast as the slowest of them: several would leave the line.
+    with np.errstate(divide='ignore'):
+        speed, gain = ((np.asarray(limit, float) / np.abs(way)).min() for limit in (max_velocity, max_acceleration))
+    solution = _time_optimal([0.0], [1.0], [speed], [gain])
     times = _sample_times(solution.duration)
-    samples = [solution.at_time(float(t)) for t in times]
-    return JointTrajectory(times, np.array([s[0] for s in samples]), np.array([s[1] for s in samples]))
+    along, rate, _ = (np.array(values)[:, 0] for values in zip(*(solution.at_time(float(t)) for t in times)))
+    return JointTrajectory(times, start + along[:, None] * way, rate[:, None] * way)
 
 
 def _time_optimal(start, goal, max_velocity, max_acceleration) -> ruckig.Trajectory:
@@ -118,7 +122,6 @@ def _time_optimal(start, goal, max_velocity, max_acceleration) -> ruckig.Traject
     problem.max_velocity = list(max_velocity)
     problem.max_acceleration = list(max_acceleration)
     problem.max_jerk = [a / JERK_TIME for a in max_acceleration]
-    problem.synchronization = ruckig.Synchronization.Phase
     solution = ruckig.Trajectory(n)
     outcome = ruckig.Ruckig(n).calculate(problem, solution)
     if outcome not in (ruckig.Result.Working, ruckig.Result.Finished):
