@@ -127,7 +127,8 @@ def station_processes(station: Station, task: Task, namespace: str, *, real_time
 
         processes.append(ProcessSpec('state_publisher', (NodeSpec(
             'robot_state_publisher', 'robot_state_publisher', 'robot_state_publisher', namespace,
-            parameters={'robot_description': robot_description(station), 'use_sim_time': common['use_sim_time']}),)))
+            parameters={'robot_description': robot_description(station, for_viewers=True),
+                        'use_sim_time': common['use_sim_time']}),)))
     if extra:
         known = ', '.join(node.name for spec in processes for node in spec.nodes)
         raise ConfigurationError(f"no node '{next(iter(extra))}' in the station; there are: {known}")

@@ -27,11 +27,11 @@ def runs_directory() -> Path:
     return Path(os.environ.get('ENPIRE_RUNS') or 'runs').resolve()
 
 
-def resource_file(name: str, beside: Path) -> Path:
-    """The file that a configuration file in the folder `beside` means by `name`.
+def resource(name: str, beside: Path) -> Path:
+    """The file or folder that a configuration file in the folder `beside` means by `name`.
 
     A path (relative to that folder, else to the share folder), "package://<ROS package>/<path in its share folder>",
-    or "pip://<distribution>[==<version>]/<path>", a file that an installed Python package brings. Raises
+    or "pip://<distribution>[==<version>]/<path>", what an installed Python package brings. Raises
     ConfigurationError saying what is missing and how to get it.
     """
     if name.startswith(PIP_SCHEME):
@@ -39,7 +39,7 @@ def resource_file(name: str, beside: Path) -> Path:
     if name.startswith(ROS_SCHEME):
         return _ros_package_file(name)
     for base in (beside, share_directory()):
-        if (base / name).is_file():
+        if (base / name).exists():
             return (base / name).resolve()
     raise ConfigurationError(f"is '{name}': no such file beside {beside} or in {share_directory()}")
 
@@ -56,7 +56,7 @@ def _distribution_file(name: str) -> Path:
     if version and installed.version != version:
         raise ConfigurationError(f"is '{name}', but {distribution} {installed.version} is installed; type: {install}")
     file = Path(installed.locate_file(path))
-    if not path or not file.is_file():
+    if not path or not file.exists():
         raise ConfigurationError(f"is '{name}', but {distribution} {installed.version} has no file '{path}'")
     return file.resolve()
 
@@ -71,6 +71,6 @@ def _ros_package_file(name: str) -> Path:
         raise ConfigurationError(f"is '{name}', but the ROS package {package} is not installed; type: sudo apt-get "
                                  f"install ros-$ROS_DISTRO-{package.replace('_', '-')}, or build it and source its "
                                  'workspace') from None
-    if not file.is_file():
+    if not file.exists():
         raise ConfigurationError(f"is '{name}', but {package} has no file '{path}'")
     return file.resolve()

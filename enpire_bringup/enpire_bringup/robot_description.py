@@ -20,7 +20,7 @@ import numpy as np
 import xacro
 
 from enpire_bringup.configuration import ConfigurationError
-from enpire_bringup.paths import ROS_SCHEME, resource_file, share_directory
+from enpire_bringup.paths import ROS_SCHEME, resource, share_directory
 from enpire_bringup.station import Station, ToolFrame
 
 WORLD = 'world'
@@ -31,20 +31,29 @@ FILE_SCHEME = 'file://'
 _xacro_lock = threading.Lock()      # xacro keeps what it included in a global list
 
 
-def robot_description(station: Station, hardware: str = 'topic_based') -> str:
+def robot_description(station: Station, hardware: str = 'topic_based', *, for_viewers: bool = False) -> str:
     """The URDF text of the station, each arm at the base pose of the station file.
 
     hardware: behind the <ros2_control> block, one of HARDWARE; see description/ros2_control.xacro.
+    for_viewers: with the meshes that the station file names, where they are installed.
     Raises ConfigurationError naming the file when it cannot be read or does not fit the station file.
     """
     if hardware not in HARDWARE:
         raise ConfigurationError(f"hardware is '{hardware}'; expected one of {', '.join(HARDWARE)}")
-    return _described(station, hardware).text
+    return _described(station, hardware, _mesh_folder(station) if for_viewers else '').text
 
 
 def description_files(station: Station) -> tuple[Path, ...]:
     """Every file that the robot description is made of: xacro, what it includes, and meshes that can be touched."""
-    return _described(station, 'topic_based').files
+    return _described(station, 'topic_based', '').files
+
+
+def _mesh_folder(station: Station) -> str:
+    """The folder that the station file names as `meshes`; '' where it is not there: nothing but looks depends on it."""
+    try:
+        return str(resource(station.meshes, station.file.parent)) if station.meshes else ''
+    except ConfigurationError:
+        return ''
 
 
 def collision_geometry(model, urdf: str):
@@ -99,16 +108,16 @@ class _Mount:
     home: tuple[float, ...]
 
 
-def _described(station: Station, hardware: str) -> _Description:
+def _described(station: Station, hardware: str, meshes: str) -> _Description:
     mounts = tuple(_Mount(arm.name, arm.prefix, arm.base_xyz, arm.base_rpy, arm.base_frame, arm.tcp_frame, arm.tool,
                           (*arm.joints, arm.gripper.joint), (*arm.named['home'], arm.gripper.closed))
                    for arm in station.arms.values())
-    return _describe(station.robot_description, station.file, mounts, hardware)
+    return _describe(station.robot_description, station.file, mounts, hardware, meshes)
 
 
 @lru_cache(maxsize=8)
-def _describe(file: Path, station_file: Path, mounts: tuple[_Mount, ...], hardware: str) -> _Description:
-    mappings = {'hardware': hardware}
+def _describe(file: Path, station_file: Path, mounts: tuple[_Mount, ...], hardware: str, meshes: str) -> _Description:
+    mappings = {'hardware': hardware, 'meshes': meshes}
     for mount in mounts:
         mappings[f'{mount.prefix}xyz'] = _numbers(mount.xyz)
         mappings[f'{mount.prefix}rpy'] = _numbers(mount.rpy)
@@ -246,7 +255,7 @@ def _mesh_file(name: str, description: Path) -> Path | None:
         if candidate.is_file():
             return candidate.resolve()
     try:
-        return resource_file(name, description.parent) if name.startswith(ROS_SCHEME) else None
+        return resource(name, description.parent) if name.startswith(ROS_SCHEME) else None
     except ConfigurationError:
         return None
 

@@ -20,7 +20,7 @@ class RobotStatePublisher(StationNode):
 
     def __init__(self, **kwargs):
         super().__init__('robot_state_publisher', needs_task=False, **kwargs)
-        urdf = robot_description(self.station)
+        urdf = robot_description(self.station, for_viewers=True)
         self._links = LinkTransforms(urdf)
         self._last = float('-inf')
         self._description = self.create_publisher(String, 'robot_description', LATCHED_QOS)

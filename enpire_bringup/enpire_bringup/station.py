@@ -8,7 +8,7 @@ from pathlib import Path
 
 from enpire_bringup.configuration import ConfigurationError, Section, read_yaml
 from enpire_bringup.obstacles import Obstacle, read_obstacles
-from enpire_bringup.paths import resource_file, share_directory
+from enpire_bringup.paths import resource, share_directory
 from enpire_bringup.safety_limits import SafetyLimits, read_limits
 
 BACKENDS = ('sim', 'ros2_control')
@@ -101,13 +101,14 @@ class Camera:
 
 @dataclass(frozen=True)
 class Station:
-    """One station file."""
+    """One station file. meshes: folder that the robot description may take meshes for viewers from; '' for none."""
 
     name: str
     file: Path
     description: str
     backend: str
     robot_description: Path
+    meshes: str
     arms: dict[str, Arm]
     cameras: dict[str, Camera]
     safety: SafetyLimits
@@ -170,6 +171,7 @@ def load_station(name_or_path: str | Path) -> Station:
         description=top.text('description', default=''),
         backend=top.choice('backend', BACKENDS),
         robot_description=_resource(top, 'robot_description'),
+        meshes=top.text('meshes', default=''),
         arms={name: _arm(name, section) for name, section in top.sections('arms')},
         cameras={name: _camera(name, section) for name, section in top.sections('cameras')},
         safety=read_limits(top.section('safety')),
@@ -210,7 +212,7 @@ def overridden(station: Station, real_time_factor: float = math.nan, camera_widt
 
 def _resource(section: Section, key: str) -> Path:
     try:
-        return resource_file(section.text(key), section.file.parent)
+        return resource(section.text(key), section.file.parent)
     except ConfigurationError as error:
         raise section.error(key, str(error)) from None
 

@@ -1,5 +1,6 @@
 """URDF, MJCF and station file describe the same robot."""
 
+import dataclasses
 import xml.etree.ElementTree as ElementTree
 
 import coal
@@ -128,6 +129,24 @@ def test_urdf_readers_who_know_no_capsules_see_the_same_solid(urdf):
                 assert parts[f'{name}_{end}'].find('geometry/sphere').get('radius') == cylinder.get('radius')
 
 
+def test_meshes_are_for_viewers_and_never_needed(station, tmp_path):
+    absent = dataclasses.replace(station, meshes='pip://no-such-meshes==1.0/models')
+    assert robot_description(absent, for_viewers=True) == robot_description(station)
+    for part in ('arm/yam/v1/assets/base', 'arm/yam/v1/assets/link3', 'gripper/linear_4310/assets/gripper'):
+        file = tmp_path / f'{part}.stl'
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b'')
+    present = dataclasses.replace(station, meshes=str(tmp_path))
+    seen = ElementTree.fromstring(robot_description(present, for_viewers=True))
+    links = {link.get('name'): link for link in seen.findall('link')}
+    assert links['left_link3'].find('visual/geometry/mesh').get('filename') == (
+        f'file://{tmp_path}/arm/yam/v1/assets/link3.stl')
+    assert [len(link.findall('collision')) for link in seen.findall('link')] == [
+        len(link.findall('collision')) for link in ElementTree.fromstring(robot_description(station)).findall('link')]
+    assert not seen.findall('link/collision/geometry/mesh')
+    assert robot_description(present) == robot_description(station), 'for viewers only'
+
+
 def test_gravity_that_the_urdf_predicts_is_what_the_simulated_motors_carry(station, task, urdf):
     world = World(station, task)
     for _ in range(100):
@@ -162,7 +181,6 @@ def test_transforms_form_one_tree_from_world_to_every_tcp(station, urdf):
 
 
 def test_a_description_that_cannot_be_read_is_named(station, tmp_path):
-    import dataclasses
     file = tmp_path / 'broken.urdf.xacro'
     file.write_text('<robot><link></robot>')
     with pytest.raises(ConfigurationError, match='broken.urdf.xacro: xacro cannot read it'):
