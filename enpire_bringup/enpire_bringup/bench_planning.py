@@ -10,7 +10,7 @@ import numpy as np
 
 from enpire_bringup.bench_jitter import JitterProbe, summary
 from enpire_bringup.guard import ArmGuard, guard_limits
-from enpire_bringup.motion_planning import MotionPlanner, PlanningError
+from enpire_bringup.motion_planning import MotionPlanner
 from enpire_bringup.obstacles import Obstacle
 from enpire_bringup.path_planner import choose_path_planner
 from enpire_bringup.station import Station
