@@ -24,7 +24,7 @@ class CameraSilent(SkillError):
 class Move:
     """A motion of one arm: to the named position `named`, or of the tool centre point to `pose` (4, 4) in "world".
 
-    straight: along a straight line. speed: share (0, 1] of the station's limits.
+    straight: along a straight line.
     stop_force: N; above 0 it is a slow motion that ends where the tool meets that much force, and fails where it does
         not.
     """
@@ -33,7 +33,6 @@ class Move:
     named: str = ''
     pose: np.ndarray | None = None
     straight: bool = False
-    speed: float = 1.0
     stop_force: float = 0.0
 
 

@@ -69,7 +69,7 @@ class StationRobot:
         return self._move_arm(motion) if isinstance(motion, Move) else self._move_gripper(motion)
 
     def _move_arm(self, motion: Move) -> MoveEnd:
-        goal = MoveArm.Goal(arm=motion.arm, speed_scale=motion.speed, stop_force=motion.stop_force)
+        goal = MoveArm.Goal(arm=motion.arm, stop_force=motion.stop_force)
         if motion.pose is None:
             goal.mode, goal.named = MoveArm.Goal.NAMED, motion.named
         else:

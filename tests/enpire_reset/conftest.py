@@ -96,8 +96,8 @@ class SimulatedRobot:
     @staticmethod
     def _plan(planner, start, move):
         if move.pose is None:
-            return planner.to_named(start, move.named, move.speed)
-        return (planner.line_to if move.straight else planner.to_pose)(start, move.pose, move.speed)
+            return planner.to_named(start, move.named, 1.0)
+        return (planner.line_to if move.straight else planner.to_pose)(start, move.pose, 1.0)
 
     def _begin_grip(self, grip):
         if grip.width == 0.0 and grip.max_force and self.before_grasp:
