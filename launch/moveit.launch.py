@@ -38,7 +38,8 @@ def generate_launch_description():
 
 def _moveit(context):
     values = {name: LaunchConfiguration(name).perform(context) for name, _, _ in ARGUMENTS}
-    station, namespace, hardware = load_station(values['station']), full_namespace(values['namespace']), values['hardware']
+    station, namespace = load_station(values['station']), full_namespace(values['namespace'])
+    hardware = values['hardware']
     # A station in simulation has its own clock; mock hardware lives by the wall clock.
     clock = {'use_sim_time': hardware in ('topic_based', 'simulated') or
              (hardware == NO_HARDWARE and station.backend == 'sim')}
@@ -56,7 +57,8 @@ def _controllers(station, namespace, hardware, clock):
               [{'robot_description': robot_description(station, hardware)}, clock]),
         _node('controller_manager', 'ros2_control_node', namespace, [str(file), clock]),
         Node(package='controller_manager', executable='spawner', namespace=namespace, output='both',
-             arguments=[*controller_names(station, hardware), '--controller-manager', f'{namespace}/controller_manager']),
+             arguments=[*controller_names(station, hardware),
+                        '--controller-manager', f'{namespace}/controller_manager']),
     ]
 
 

@@ -95,8 +95,8 @@ def _effort(station: Station, arm: Arm, joint: ElementTree.Element) -> float:
     effort = float(limit.get('effort', 0.0)) if limit is not None else 0.0
     if not (math.isfinite(effort) and effort > 0):
         raise ConfigurationError(
-            f'{station.robot_description}: joint {joint.get("name")} has no effort limit, from which the simulated motor '
-            f'of the arm {arm.name} is made; add <limit effort="N m" .../>, or give arms.{arm.name}.model an MJCF file')
+            f'{station.robot_description}: joint {joint.get("name")} has no effort limit, from which the simulated '
+            f'motor of the arm {arm.name} is made; add <limit effort="N m" .../>, or give arms.{arm.name}.model an MJCF file')
     return effort
 
 
@@ -211,6 +211,7 @@ def _inertia_at_home(spec: mujoco.MjSpec, arm: Arm) -> dict[str, float]:
 def _leave_out_overlaps(spec: mujoco.MjSpec, arm: Arm) -> None:
     """Links whose shapes overlap at home, fingers closed, are coarse there; they do not touch."""
     model, data = _at_home(spec, arm)
-    pairs = {tuple(sorted(model.body(model.geom_bodyid[geom]).name for geom in contact.geom)) for contact in data.contact}
+    pairs = {tuple(sorted(model.body(model.geom_bodyid[geom]).name for geom in contact.geom))
+             for contact in data.contact}
     for first, second in sorted(pairs):
         spec.add_exclude(bodyname1=first, bodyname2=second)

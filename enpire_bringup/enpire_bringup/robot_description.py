@@ -181,7 +181,8 @@ def _check_bases(robot, mounts, file, station_file) -> None:
             link = joints[link].find('parent').get('link')
         expected = _transform(mount.xyz, mount.rpy)
         if link != WORLD or np.abs(pose - expected).max() > BASE_TOLERANCE:
-            where = 'does not attach it to "world"' if link != WORLD else f'puts it at {pose[:3, 3].round(4).tolist()} m'
+            where = ('does not attach it to "world"' if link != WORLD else
+                     f'puts it at {pose[:3, 3].round(4).tolist()} m')
             raise ConfigurationError(
                 f'{station_file}: arms.{mount.name}.base is xyz {list(mount.xyz)} m, rpy {list(mount.rpy)} rad, but '
                 f'{file} {where}; let it take the pose as the xacro arguments {mount.prefix}xyz and {mount.prefix}rpy')
@@ -190,11 +191,11 @@ def _check_bases(robot, mounts, file, station_file) -> None:
 def _add_tool_frame(robot, mount, links, file, station_file) -> None:
     tool = mount.tool
     if tool.link not in links:
-        raise ConfigurationError(f"{station_file}: arms.{mount.name}.tcp.link is '{tool.link}'; no such link in {file}; "
-                                 f'it has {", ".join(sorted(links))}')
+        raise ConfigurationError(f"{station_file}: arms.{mount.name}.tcp.link is '{tool.link}'; no such link in "
+                                 f'{file}; it has {", ".join(sorted(links))}')
     if mount.tcp_frame in links:
-        raise ConfigurationError(f"{station_file}: arms.{mount.name}.tcp would make the frame '{mount.tcp_frame}', which "
-                                 f'{file} has already; leave tcp out, or give tcp_frame another name')
+        raise ConfigurationError(f"{station_file}: arms.{mount.name}.tcp would make the frame '{mount.tcp_frame}', "
+                                 f'which {file} has already; leave tcp out, or give tcp_frame another name')
     ElementTree.SubElement(robot, 'link', name=mount.tcp_frame)
     _add_fixed_joint(robot, f'{mount.tcp_frame}_joint', tool.link, mount.tcp_frame, tool.xyz, tool.rpy)
 

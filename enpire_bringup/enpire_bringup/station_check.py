@@ -104,8 +104,8 @@ def _reach(station: Station, task: Task) -> Finding:
             lost.append((x, y))
     where = ', '.join(f'({x:.2f}, {y:.2f})' for x, y in lost[:4]) + (' ...' if len(lost) > 4 else '')
     return Finding(f'{arm.name}: reach', len(lost) <= MOST_UNREACHABLE * len(places),
-                   f'the tool reaches {len(places) - len(lost)} of {len(places)} places of the action space, pointing down'
-                   + (f'; not {where} m' if lost else ''),
+                   f'the tool reaches {len(places) - len(lost)} of {len(places)} places of the action space, '
+                   'pointing down' + (f'; not {where} m' if lost else ''),
                    f'move arms.{arm.name}.base, or give the task another action space')
 
 
@@ -113,8 +113,8 @@ def _view(station: Station, task: Task) -> Finding:
     item, start = task.objects[task.start.object], task.start
     camera = station.cameras.get(item.camera)
     if camera is None:
-        raise ConfigurationError(f"{task.file}: objects.{item.name}.camera is '{item.camera}', but {station.file} has only: "
-                                 f'{", ".join(station.cameras) or "none"}')
+        raise ConfigurationError(f"{task.file}: objects.{item.name}.camera is '{item.camera}', but {station.file} "
+                                 f'has only: {", ".join(station.cameras) or "none"}')
     if camera.parent != 'world':
         return Finding(f'{camera.name}: view', True, f'moves with {camera.parent}: not looked at')
     corners = np.array([(x, y, item.face_height) for x, y in itertools.product(start.x, start.y)])

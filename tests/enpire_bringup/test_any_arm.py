@@ -202,7 +202,8 @@ def test_links_without_mass_are_named(panda, task, tmp_path):
 
 
 def test_a_joint_without_effort_limit_is_named(panda, task, tmp_path):
-    station = edited_urdf(panda, tmp_path, (r'<limit effort="87.0" lower="-1.7628"', '<limit effort="0" lower="-1.7628"'))
+    station = edited_urdf(panda, tmp_path,
+                          (r'<limit effort="87.0" lower="-1.7628"', '<limit effort="0" lower="-1.7628"'))
     with pytest.raises(ConfigurationError, match='joint panda_joint2 has no effort limit, .* add <limit effort='):
         build_model(station, task)
 

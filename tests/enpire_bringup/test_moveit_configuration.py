@@ -44,7 +44,7 @@ def test_names_agree_in_station_file_urdf_simulation_srdf_controllers_and_moveit
     chains = {group.get('name'): group.find('chain') for group in srdf.findall('group')}
     states = {(state.get('group'), state.get('name')): {joint.get('name'): float(joint.get('value')) for joint in state}
               for state in srdf.findall('group_state')}
-    named_links = {link for pair in srdf.findall('disable_collisions') for link in (pair.get('link1'), pair.get('link2'))}
+    named_links = {pair.get(end) for pair in srdf.findall('disable_collisions') for end in ('link1', 'link2')}
     assert named_links <= urdf_links
     assert {joint.get('name') for joint in srdf.iter('joint')} <= urdf_joints
     for arm in shipped.arms.values():
@@ -118,14 +118,15 @@ def test_links_that_the_srdf_says_never_meet_do_not(shipped, files):
             geometry.addCollisionPair(pinocchio.CollisionPair(first, second))
     data, scratch = model.createData(), geometry.createData()
     pinocchio.seed(7)
-    touching = sum(pinocchio.computeCollisions(model, data, geometry, scratch, pinocchio.randomConfiguration(model), True)
-                   for _ in range(500))
+    positions = [pinocchio.randomConfiguration(model) for _ in range(500)]
+    touching = sum(pinocchio.computeCollisions(model, data, geometry, scratch, q, True) for q in positions)
     assert len(never) > 5 and touching == 0
 
 
 def test_groups_of_a_bimanual_station_are_left_right_and_both(station):
     srdf = ElementTree.parse(configuration_folder(station) / 'robot.srdf')
-    groups = {group.get('name'): [part.get('name') for part in group.findall('group')] for group in srdf.findall('group')}
+    groups = {group.get('name'): [part.get('name') for part in group.findall('group')]
+              for group in srdf.findall('group')}
     assert {'left', 'right', 'left_gripper', 'right_gripper', 'both'} == set(groups)
     assert groups['both'] == ['left', 'right']
 
