@@ -278,7 +278,8 @@ class ArmGuard:
         if shortened is not way:
             step = step * min(1.0, float(np.linalg.norm(shortened) / np.linalg.norm(way)))
         stop = self._stop(previous, step, period)
-        if self._in_range(stop, previous) and self._has_room(stop, positions):
+        if self._in_range(stop, previous) and (
+                self._has_room(stop, positions) or (self._excess(stop, positions)[0] <= 0.0).all()):
             self._past_steps = 0
             return previous + step
         now = self._excess(previous, positions)[0]
