@@ -106,3 +106,18 @@ def test_servo_step_takes_less_than_a_millisecond(left):
         q = left.servo_ik(tool_down(0.3 + 0.001 * step, 0.0, 0.05, 0.0), q, left.lower, left.upper)
         spent.append(time.perf_counter() - began)
     assert sorted(spent)[50] < 1e-3
+
+
+def test_solutions_of_a_pose_begin_with_that_of_ik_and_there_are_none_out_of_reach(left):
+    pose = tool_down(0.3, 0.1, 0.1, 0.5)
+    solutions = list(left.solutions(pose, HOME))
+    np.testing.assert_array_equal(solutions[0], left.ik(pose, HOME))
+    for number, q in enumerate(solutions):
+        np.testing.assert_allclose(left.fk(q)[:3, 3], pose[:3, 3], atol=3e-4)
+        assert all(np.abs(q - other).max() > 0.05 for other in solutions[:number])
+    assert list(left.solutions(tool_down(0.9, 0.0, 0.1, 0.0), HOME)) == []
+
+
+def test_least_motion_vanishes_where_two_wrist_axes_align(left):
+    far, near = (left.least_motion([0.0, 1.047, 1.047, 0.0, turn, 0.0]) for turn in (0.0, 1.57))
+    assert far > 0.03 and near < 0.001
