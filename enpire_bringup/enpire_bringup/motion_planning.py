@@ -70,8 +70,8 @@ class Plan:
 class MotionPlanner:
     """Planner of one arm. Speeds are shares (0, 1] of the station's planning limits.
 
-    Every move takes `positions`: joint positions (k, n) of the whole station in the order of `Station.joints`, the first
-    the present ones. The other arms are kept clear of wherever one of them has them; None: at home.
+    Every move takes `positions`: joint positions (k, n) of the whole station in the order of `Station.joints`, the
+    first the present ones. The other arms are kept clear of wherever one of them has them; None: at home.
     """
 
     def __init__(self, station: Station, task: Task | None, arm_name: str, guard: ArmGuard, path_planner: PathPlanner):
@@ -124,8 +124,8 @@ class MotionPlanner:
         look.begin_at(start)
         reason = look.path_reason(waypoints)
         if reason is not None:
-            raise PlanningError(f'{self._arm.name}: on the straight line {reason}; use a joint-space move, or move away '
-                                'what is there')
+            raise PlanningError(f'{self._arm.name}: on the straight line {reason}; use a joint-space move, or move '
+                                'away what is there')
         trajectory = along_path(waypoints, *self._limits(speed))
         return self._plan(trajectory, LINE)
 
@@ -309,7 +309,8 @@ class MotionPlanner:
 class _Look:
     """Where the arm may be: free of collisions, its tool in the workspace.
 
-    present: positions by name of all joints of the station; reach (n,): m that no point of the arm moves farther than, a rad of each joint; low, high (3,) m in "world".
+    present: positions by name of all joints of the station; reach (n,): m that no point of the arm moves farther
+    than, a rad of each joint; low, high (3,) m in "world".
     """
 
     def __init__(self, scene: ArmScene, present: dict[str, float], kinematics: ArmKinematics, reach: np.ndarray,
@@ -327,7 +328,7 @@ class _Look:
         self._include(self._kinematics.tip(q))
 
     def allow_tip(self, q: np.ndarray, wider: '_Look') -> None:
-        """Let the tool be where it is at q, as far as another look does: a goal may be at the edge of the workspace."""
+        """Let the tool be where it is at q, as far as another look does: a goal may be at the workspace's edge."""
         self._include(np.clip(self._kinematics.tip(q), wider._low, wider._high))
 
     def _include(self, tip: np.ndarray) -> None:

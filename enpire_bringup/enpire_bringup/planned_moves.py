@@ -34,7 +34,7 @@ GOAL_TOLERANCE = 0.025     # rad: what is carried makes the arm sag
 STOPPED_VELOCITY = 0.03    # rad/s
 GOAL_TIME_TOLERANCE = 1.5  # s
 ACCEPT_TIMEOUT = 10.0      # s of wall time in which a controller has to be there and begin to move
-FEEDBACK_TIMEOUT = 10.0    # s of wall time without feedback after which a controller is gone; it comes 20 times a second
+FEEDBACK_TIMEOUT = 10.0    # s of wall time without feedback, which comes 20 times a second: the controller is gone
 GRIPPER_TIMEOUT = 30.0     # s of wall time
 STOP_SHARE = 0.8           # of the guard's limit on the tip force that a contact-stop move may ask for
 PATH_POINTS = 60           # at most, in `planned_path`
@@ -160,8 +160,8 @@ class PlannedMoves:
             raise PlanningError(f'{arm.name}: mode {request.mode} is unknown; expected JOINT, POSE, NAMED or LINEAR')
         most = STOP_SHARE * arm.guard.limits.max_tip_force
         if request.stop_force and not 0.0 < request.stop_force <= most:
-            raise PlanningError(f'{arm.name}: stop_force is {request.stop_force} N; expected up to {most:g} N, a share '
-                                f"of the guard's limit max_tip_force, or 0 for a move that ends at its goal")
+            raise PlanningError(f'{arm.name}: stop_force is {request.stop_force} N; expected up to {most:g} N, a '
+                                "share of the guard's limit max_tip_force, or 0 for a move that ends at its goal")
         if request.stop_force and request.mode != goal.LINEAR:
             raise PlanningError(f'{arm.name}: stop_force is for mode LINEAR, which says from where the contact comes')
 
@@ -270,8 +270,8 @@ class PlannedMoves:
         if request.arm not in self._arms:
             return MoveGripper.Result(message=f"no arm '{request.arm}'; there are: {', '.join(self._arms)}")
         if not self._gripping[request.arm].acquire(blocking=False):
-            return MoveGripper.Result(message=f'{request.arm}: another motion of this gripper is running; wait for its '
-                                              'end or cancel it')
+            return MoveGripper.Result(message=f'{request.arm}: another motion of this gripper is running; wait for '
+                                              'its end or cancel it')
         try:
             self._guarded.check_gripper(request.arm, request.width, request.max_force)
             return self._grip_checked(goal, request)
@@ -302,8 +302,8 @@ class PlannedMoves:
         result = MoveGripper.Result(width=2.0 * outcome.position, force=abs(outcome.effort), stalled=outcome.stalled,
                                     reached=outcome.reached_goal, success=outcome.reached_goal or outcome.stalled)
         if not result.success:
-            result.message = (f'{request.arm}: the gripper neither reached {request.width * 1000:.0f} mm nor stalled; it '
-                              f'is at {result.width * 1000:.1f} mm')
+            result.message = (f'{request.arm}: the gripper neither reached {request.width * 1000:.0f} mm nor stalled; '
+                              f'it is at {result.width * 1000:.1f} mm')
         return result
 
 
