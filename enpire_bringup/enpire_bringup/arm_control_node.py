@@ -60,7 +60,8 @@ class ArmControl(StationNode):
         self._reader = JointStateReader()
         self._names: tuple[str, ...] | None = None
         self._order: list[int] | None = None       # None: as in Station.joints
-        self._arrival = time.monotonic()
+        self._newest = -SECOND                     # ns, stamp of the newest joint state
+        self._arrival = time.monotonic()           # of that one
 
         # Before the servo topics: of what is ready together, the state comes first.
         self.create_subscription(JointState, 'joint_states', self._on_state, STATE_QOS, raw=True)
@@ -120,10 +121,12 @@ class ArmControl(StationNode):
     # -- joint states
 
     def _on_state(self, data: bytes) -> None:
-        self._arrival = time.monotonic()
-        if self._watch is not None:
-            self._watch.arrived(self._arrival)
         stamp, names, *values = self._reader.read(data)
+        # A state that is repeated over and over is no news; one from long before is of another world.
+        if not self._newest - SECOND < stamp <= self._newest:
+            self._newest, self._arrival = stamp, time.monotonic()
+            if self._watch is not None:
+                self._watch.arrived(self._arrival)
         if names is not self._names and not self._find_joints(names):
             return
         if self._order is not None:

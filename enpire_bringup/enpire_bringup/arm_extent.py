@@ -91,7 +91,7 @@ class ArmExtent:
         return float(np.linalg.norm(frame.linear))
 
     def _rises(self, joint: int) -> bool:
-        """Whether what hangs on this joint can get higher or lower: not where all it does is turn about the vertical."""
+        """Whether what hangs on this joint can get higher or lower: not where it only turns about the vertical."""
         if self._model.parents[joint] > 0:
             return True
         q = pin.neutral(self._model)

@@ -292,7 +292,8 @@ class ArmGuard:
         return previous + self._share_with_room(previous, step, period, now, allowed, positions) * step
 
     def _share_with_room(self, previous, step, period, now, allowed, positions) -> float:
-        """How much of a step, 0 to 1, leaves room to stop within the limits; now (8,): how far `previous` is past them."""
+        """How much of a step, 0 to 1, leaves room to stop within the limits; now (8,): how far `previous` is past
+        them."""
         share = 1.0
         for _ in range(4):
             stop = self._stop(previous, share * step, period)
@@ -306,7 +307,7 @@ class ArmGuard:
         return 0.0
 
     def step_bounds(self, previous: np.ndarray, velocity: np.ndarray, period: float) -> tuple[np.ndarray, np.ndarray]:
-        """Joint positions (n,), (n,) between which one step may end: no joint is too fast, and all can stop in their range.
+        """Joint positions (n,), (n,) between which one step may end: no joint is too fast, all can stop in their range.
 
         velocity (n,) rad/s of the step that led to `previous`.
         """
@@ -355,7 +356,8 @@ class ArmGuard:
         return excess, describe
 
     def _distance_excess(self, joints: np.ndarray) -> float:
-        """m by which the arms are too near to each other, or a bound of it where that is enough to see that they are not."""
+        """m by which the arms are too near to each other, or a bound of it where that is enough to see that they are
+        not."""
         if self._collisions is None:
             return -math.inf
         if self._distance_at is not None:

@@ -232,6 +232,10 @@ class GuardedArms:
         """Stop everything until `clear`. Only the first violation is told: others are what follows from it."""
         if self._latched is not None:
             return
+        if self._watch.positions is None:
+            # Nothing has moved yet that could be stopped, and drivers come up one after the other.
+            self.silent(str(violation))
+            return
         self._latched = violation
         self._refusals = dict.fromkeys(self._refusals, '')
         self._early.clear()

@@ -147,9 +147,10 @@ class StateGuard:
                 return Violation(f'missing {what}', '', f'joint_states have {len(values)} of {len(joints)} values of '
                                  f'{what}; the guard needs each joint\'s {what}', len(values), len(joints))
             if not math.isfinite(sum(values)):
-                largest = max(zip(values, joints), key=lambda entry: math.inf if entry[0] != entry[0] else abs(entry[0]))
-                return Violation(f'missing {what}', self._arm_of(largest[1]), f'the {what} of {largest[1]} is '
-                                 f'{largest[0]:g}, no measurement')
+                value, joint = max(zip(values, joints),
+                                   key=lambda entry: math.inf if math.isnan(entry[0]) else abs(entry[0]))
+                return Violation(f'missing {what}', self._arm_of(joint), f'the {what} of {joint} is {value:g}, no '
+                                 'measurement')
         return None
 
     def _arm_of(self, joint: str) -> str:
@@ -239,8 +240,8 @@ class StateGuard:
         joint = int(absurd.argmax())
         if absurd[joint] > 0.0:
             name = self._station.joints[joint]
-            return Violation('absurd effort', self._arm_of(name), f'the effort of {name} is reported as {e[joint]:g}, more '
-                             f'than {ABSURD_EFFORT:g} times what its motor can give', float(e[joint]),
+            return Violation('absurd effort', self._arm_of(name), f'the effort of {name} is reported as {e[joint]:g}, '
+                             f'more than {ABSURD_EFFORT:g} times what its motor can give', float(e[joint]),
                              float(self._absurd[joint]), 'N m' if self._arm_joint[joint] else 'N')
         share = self._limits.max_joint_effort
         expected = absolute + np.clip(rise, 0.0, FASTEST_EFFORT_RISE * self._effort_limit) * EFFORT_REACTION
@@ -317,7 +318,7 @@ def _leniently(past, slack: float):
 
 
 class _TipForceWatch:
-    """The tip force of one arm, estimated only when it can be another one: the estimate costs as much as all the rest."""
+    """The tip force of one arm, estimated only when it can be another one: that costs as much as all the rest."""
 
     def __init__(self, estimator: TipForce):
         self._estimator = estimator

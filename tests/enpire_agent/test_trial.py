@@ -261,7 +261,8 @@ def test_limits_of_the_recipe_hold_while_its_policy_runs_and_no_longer(tmp_path,
     ('{max_tip_speed: 0.9}', 'recipe.yaml: limits.max_tip_speed is 0.9 m/s; limits may only be tightened', 'tightened'),
     ('{max_tip_sped: 0.2}', '', 'limits.max_tip_sped is not a known key'),
 ])
-def test_recipe_that_would_loosen_a_limit_is_a_policy_error_and_nothing_moves(tmp_path, task, limits, too_loose, reason):
+def test_recipe_that_would_loosen_a_limit_is_a_policy_error_and_nothing_moves(tmp_path, task, limits, too_loose,
+                                                                              reason):
     station, recipe = FakeStation(task), _policy(tmp_path)
     (recipe / 'recipe.yaml').write_text(f'method: test\nparameters: {{}}\nlimits: {limits}\n')
     station.too_loose = too_loose

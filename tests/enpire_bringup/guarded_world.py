@@ -20,7 +20,8 @@ DELAY = 2     # ticks of 10 ms from a joint state until what the guard says to i
 class GuardedWorld:
     """World, trajectory controller and guard, one tick after the other.
 
-    limits: changes of the station's safety limits. positions, velocities, efforts, tips, forces: what really happened, one entry a tick: positions (m), N on the table.
+    limits: changes of the station's safety limits. positions, velocities, efforts (rad, m, N m), tips (m) and forces
+    (N on the table): what really happened, one entry a tick.
     """
 
     def __init__(self, station, task, arm='left', **limits):
@@ -84,7 +85,8 @@ class GuardedWorld:
 
     def follow(self, points, arm=None):
         """Straight to the controller, past the guard: [(s from now, joint positions)]."""
-        self.motion.arms[arm or self.arm].follow(self.motion.now, 0, [(t, list(map(float, q)), None) for t, q in points])
+        points = [(t, list(map(float, q)), None) for t, q in points]
+        self.motion.arms[arm or self.arm].follow(self.motion.now, 0, points)
 
     def repeat_last(self):
         """Everything that the guard was told in the last tick once more, with another target where there was one."""

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from enpire_bringup.guard import Violation
+from enpire_bringup.guarded_arms import GuardedArms
 from enpire_bringup.kinematics import tool_down
 from enpire_bringup.state_guard import ABSURD_EFFORT, StateWatch
 from guarded_world import GuardedWorld
@@ -177,7 +178,8 @@ def test_servo_at_full_speed_towards_the_outside_stops_inside(guarded, end, limi
     # A target that runs ahead, as fast as the tool may go, right through the border.
     world.run(3.0, servo=lambda t: tool_down(*(begin + way * min(1.0, 0.36 * t / length)), 0.0))
     safety = world.station.safety
-    assert (np.array(world.tips) >= safety.workspace_low).all() and (np.array(world.tips) <= safety.workspace_high).all()
+    tips = np.array(world.tips)
+    assert (tips >= safety.workspace_low).all() and (tips <= safety.workspace_high).all()
     assert_latched(world, world.guard.status.violation.limit, 'the workspace is')
 
 
@@ -363,6 +365,15 @@ def test_missing_joint_latches_and_says_which(guarded):
     world = guarded()
     world.guard.lacks(['left_joint3', 'right_joint1'])
     assert_latched(world, 'missing joint', 'joint_states lack left_joint3, right_joint1')
+
+
+def test_incomplete_states_before_the_first_good_one_are_only_said(station, guarded):
+    world = guarded()
+    guard = GuardedArms(station, station.safety, send=lambda *command: None, changed=lambda status: None)
+    guard.lacks(['left_joint3'])
+    assert guard.status.state == 'silent' and 'left_joint3' in guard.status.message
+    guard.observe(10**10, *(values[-1].tolist() for values in (world.positions, world.velocities, world.efforts)))
+    assert guard.status.state == 'ok'
 
 
 def test_tightened_limits_hold_at_once_and_can_be_put_back(guarded):
