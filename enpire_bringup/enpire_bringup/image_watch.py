@@ -15,6 +15,7 @@ CLOCK_JUMP = 0.5        # s; a stamp that lies farther back than this begins a n
 SAMPLING = 8            # every so manieth row and column is compared
 HAND_MOTION = 0.02      # m that a hand in the picture moves before a picture that stays the same counts as frozen
 JOINT_MOTION = 0.02     # rad; smaller changes of all joints move no hand so far
+MAX_AGE = 25_000_000    # ns; of a joint state that stands for the time of a picture
 HISTORY = 64            # joint states kept: 0.6 s at 100 Hz, more than a frame takes until it is looked at
 
 
@@ -72,8 +73,10 @@ class FrozenPictureWatch:
         return state is not None and self._hand_motion(self._before, state) > HAND_MOTION
 
     def _joint_state(self, stamp: int) -> Any:
-        """The newest one not after `stamp`, so that load does not decide which it is; or None."""
-        return next((state for known, state in reversed(self._joint_states) if known <= stamp), None)
+        """The newest one not after `stamp`, so that load does not decide which it is; None when there is none of about
+        that time."""
+        known, state = next((entry for entry in reversed(self._joint_states) if entry[0] <= stamp), (0, None))
+        return state if stamp - known <= MAX_AGE else None
 
 
 class HandMotion:

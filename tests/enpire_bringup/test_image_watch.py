@@ -57,8 +57,8 @@ def test_a_picture_that_stays_the_same_while_a_hand_moves_is_frozen():
 
 def test_a_picture_of_a_resting_scene_is_not_frozen():
     watch = FrozenPictureWatch(lambda before, now: now - before)
-    watch.add_joint_state(0, 0.0)
-    watch.add_joint_state(100 * MS, 0.001)
+    for n in range(50):
+        watch.add_joint_state(n * 100 * MS, 0.001 * (n % 2))
     assert not any(watch.look(picture(), n * 100 * MS) for n in range(50))
 
 
@@ -75,6 +75,17 @@ def test_joint_states_after_the_image_do_not_count():
     assert not watch.look(picture(), 0)
     assert not watch.look(picture(), 300 * MS)
     assert watch.look(picture(), 400 * MS)
+
+
+def test_a_joint_state_that_is_missing_is_not_replaced_by_an_older_one():
+    """Joint states came late: the hand moved before the picture came to rest, not after."""
+    watch = FrozenPictureWatch(lambda before, now: now - before)
+    watch.add_joint_state(0, 0.0)
+    assert not watch.look(picture(), 300 * MS)
+    watch.add_joint_state(300 * MS, 0.5)
+    assert not watch.look(picture(), 300 * MS + 1)
+    watch.add_joint_state(400 * MS, 0.5)
+    assert not watch.look(picture(), 400 * MS)
 
 
 def test_hands_in_view_are_measured_in_meters(station):
