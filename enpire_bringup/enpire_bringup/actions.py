@@ -23,6 +23,7 @@ from unique_identifier_msgs.msg import UUID
 POLL_PERIOD = 0.02     # s between looks at a peer that announces nothing
 SETTLE_TIME = 0.2      # s after a peer was discovered: it may not have discovered this side yet
 RESEND_PERIOD = 3.0    # s without an answer after which an action request is sent again
+MADE_WITHIN = 10.0     # s that an executor gets to make a client
 CANCEL_TIMEOUT = 2.0   # s that a remote goal gets to stop after its cancellation
 
 
@@ -155,6 +156,26 @@ class BlockingActionServer:
         for thread in list(self._threads):
             thread.join(max(0.0, deadline - time.monotonic()))
         self._server.destroy()
+
+
+def action_client(node: Node, action_type, name: str) -> ActionClient:
+    """An ActionClient of a node that spins in another thread, made in that thread; at once where it does not spin.
+
+    rclpy enters an action client into the node's list before it is complete: an executor that looks at it in this moment
+    dies of an AttributeError. Raises RemoteCallError when the executor does not get to it within MADE_WITHIN.
+    """
+    if node.executor is None:
+        return ActionClient(node, action_type, name)
+    made: list[ActionClient] = []
+    done = threading.Event()
+
+    def make() -> None:
+        made.append(ActionClient(node, action_type, name))
+        done.set()
+    node.executor.create_task(make)
+    if not done.wait(MADE_WITHIN):
+        raise RemoteCallError(f'action {_resolved(node, name)}: {node.get_name()} does not spin, so it cannot call it')
+    return made[0]
 
 
 def call_action(node: Node, client: ActionClient, goal, *, timeout: float,

@@ -33,16 +33,14 @@ def run(n: int = 50, *, hard: bool = False, station: str = 'yam_bimanual_sim', t
 def measure(n: int, namespace: str, domain_id: int, *, hard: bool = False, station: str = 'yam_bimanual_sim',
             task: str = 'push_t', report: Callable[[str], None] = lambda line: None) -> dict:
     """The same on a station that is up."""
-    from rclpy.action import ActionClient
-
-    from enpire_bringup.actions import RemoteCallError, call_action
+    from enpire_bringup.actions import RemoteCallError, action_client, call_action
     from enpire_bringup.bench_station import station_node
     from enpire_msgs.action import Reset, UseSkill
 
     results = []
     with station_node('reset_bench', namespace, domain_id) as node:
-        client = ActionClient(node, Reset, 'reset')
-        push = ActionClient(node, UseSkill, 'skills/push')
+        client = action_client(node, Reset, 'reset')
+        push = action_client(node, UseSkill, 'skills/push')
         for seed in range(FIRST_SEED, FIRST_SEED + n):
             if hard:
                 report(push_away(lambda goal: call_action(node, push, goal, timeout=PUSH_BOUND), seed, station, task))
@@ -54,8 +52,6 @@ def measure(n: int, namespace: str, domain_id: int, *, hard: bool = False, stati
             results.append((result, time.monotonic() - began))
             report(f'reset {len(results)} of {n}: {"done" if result.success else "FAILED"} in {result.duration:.1f} s '
                    f'and {result.attempts} attempts, {result.message}')
-        client.destroy()
-        push.destroy()
     return figures(results)
 
 

@@ -12,7 +12,7 @@ from std_srvs.srv import Trigger
 
 from enpire_bringup import actions
 from enpire_bringup.actions import (
-    BlockingActionServer, GoalAborted, RemoteCallCancelled, RemoteCallError, call_action, call_service)
+    BlockingActionServer, GoalAborted, RemoteCallCancelled, RemoteCallError, action_client, call_action, call_service)
 
 
 class Peers:
@@ -66,6 +66,17 @@ def peers():
     peers = Peers()
     yield peers
     peers.close()
+
+
+def test_action_client_of_a_spinning_node_is_made_by_its_executor(peers, monkeypatch):
+    makers = []
+    monkeypatch.setattr(actions, 'ActionClient',
+                        lambda *args: makers.append(threading.current_thread()) or ActionClient(*args))
+    peers.serve(lambda goal: MoveArm.Result(success=True))
+    client = action_client(peers.caller, MoveArm, 'move_arm')
+    assert makers == [peers._threads[1]]
+    assert call_action(peers.caller, client, MoveArm.Goal(), timeout=5.0).success
+    client.destroy()
 
 
 def test_result_and_feedback_reach_the_caller(peers):

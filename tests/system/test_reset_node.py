@@ -13,11 +13,10 @@ rclpy = pytest.importorskip('rclpy')
 import cv2  # noqa: E402
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue  # noqa: E402
 from rcl_interfaces.srv import SetParameters  # noqa: E402
-from rclpy.action import ActionClient  # noqa: E402
 from sensor_msgs.msg import Image  # noqa: E402
 from std_srvs.srv import Trigger  # noqa: E402
 
-from enpire_bringup.actions import RemoteCallCancelled, call_action, call_service  # noqa: E402
+from enpire_bringup.actions import RemoteCallCancelled, action_client, call_action, call_service  # noqa: E402
 from enpire_bringup.bench_station import station_node  # noqa: E402
 from enpire_bringup.process_runner import DomainReservation, StationProcesses  # noqa: E402
 from enpire_bringup.station_node import LATCHED_QOS  # noqa: E402
@@ -40,8 +39,8 @@ class Client:
         self.station, self.runs = station, runs
         self.status, self.views = [], []
         self._node = node
-        self._reset = ActionClient(node, Reset, 'reset')
-        self._skills = {action.name: ActionClient(node, UseSkill, f'skills/{action.name}') for action in SKILL_ACTIONS}
+        self._reset = action_client(node, Reset, 'reset')
+        self._skills = {action.name: action_client(node, UseSkill, f'skills/{action.name}') for action in SKILL_ACTIONS}
         self._parameters = node.create_client(SetParameters, 'sim_station/set_parameters')
         self._world = node.create_client(Trigger, 'sim/reset_world')
         self._resume = node.create_client(Resume, 'resume')
@@ -200,7 +199,7 @@ def test_reset_without_a_camera_is_a_named_failure_in_bounded_time(start_station
     station = start_station(only={'sim_station', 'trajectory_controller', 'arm_control', 'auto_reset'})
     with station_node('reset_client', station.namespace, station.domain_id) as node:
         began = time.monotonic()
-        result = call_action(node, ActionClient(node, Reset, 'reset'), Reset.Goal(seed=5), timeout=100.0)
+        result = call_action(node, action_client(node, Reset, 'reset'), Reset.Goal(seed=5), timeout=100.0)
         assert not result.success and result.attempts == 0 and not result.picture
         assert '0 of 4 images with t_block or without it came within' in result.message
         assert 'do the camera and camera_perception run?' in result.message
