@@ -73,9 +73,9 @@ class Looking:
         partly = max(sighting.fraction for sighting in sightings)
         if seen or partly > 0.0:
             raise SkillError(
-                f'locate: {name} was visible in {seen} of {fresh} images of the camera {camera}: something of its color '
-                f'is in view, but not all of its outline ({100 * partly:.0f} % of it); it is partly covered or out of '
-                'view, or it stands on edge')
+                f'locate: {name} was visible in {seen} of {fresh} images of the camera {camera}: something of its '
+                f'color is in view, but not all of its outline ({100 * partly:.0f} % of it); it is partly covered or '
+                'out of view, or it stands on edge')
         raise SkillError(f'locate: {name} was visible in {seen} of {fresh} images of the camera {camera}, nothing of '
                          'its color is in view: it is covered, out of view or upside down')
 

@@ -80,7 +80,8 @@ class SkillAction:
                             ('max_force', skills.station.arms[goal.arm].gripper.max_effort)):
             value = getattr(goal, field)
             if value is not None and value > high:
-                raise GoalRefused(f'skills/{self.name}: {field} is {value:g}; the gripper of {goal.arm} goes to {high:g}')
+                raise GoalRefused(f'skills/{self.name}: {field} is {value:g}; the gripper of {goal.arm} goes to '
+                                  f'{high:g}')
         if goal.pose is not None and goal.pose[2] and self.name != 'hand_over':
             raise GoalRefused(f'skills/{self.name}: pose.position.z is {goal.pose[2]:g}; give the height in `height` '
                               'and leave z at 0')

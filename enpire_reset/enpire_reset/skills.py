@@ -87,8 +87,8 @@ class Skills(Manipulation):
         taking = self._taking_pose(to_arm, x, y, height, yaw)
         rise = next((rise for rise in RISES if self.can_reach(arm, x, y, tool_height + rise, yaw)), None)
         if rise is None:
-            raise SkillError(f'hand_over: {arm} cannot rise from ({x:.3f}, {y:.3f}, {tool_height:.3f}) m when it has let '
-                             'go; meet elsewhere')
+            raise SkillError(f'hand_over: {arm} cannot rise from ({x:.3f}, {y:.3f}, {tool_height:.3f}) m when it has '
+                             'let go; meet elsewhere')
         self._move_held(arm, x, y, yaw, tool_height)
         self.report('hand over')
         away = self._before(taking)
@@ -140,7 +140,7 @@ class Skills(Manipulation):
         self._change_height(arm, height)
 
     def _taking_pose(self, arm: str, x: float, y: float, height: float, yaw: float) -> np.ndarray:
-        """Pose (4, 4) of the taker's tool, square to the giver's fingers, as level and as little turned as it can be."""
+        """Pose (4, 4) of the taker's tool, square to the giver's fingers, as level and as little turned as can be."""
         forward = self.heading(arm, x, y)
         headings = sorted((forward + wrap(yaw + quarter * math.pi / 2 - forward) for quarter in range(4)),
                           key=lambda heading: abs(heading - forward))

@@ -135,8 +135,8 @@ class StationRobot:
         topic = self._station.cameras[camera].image_topic
         message = self.image(topic, timeout)
         if message is None:
-            raise CameraSilent(f'no image came on {self._node.resolve_topic_name(topic)} within {timeout:g} s; does the '
-                               f'camera {camera} run?')
+            raise CameraSilent(f'no image came on {self._node.resolve_topic_name(topic)} within {timeout:g} s; does '
+                               f'the camera {camera} run?')
         try:
             return read_image(message, 'rgb8')
         except ImageMessageError as error:
