@@ -55,7 +55,19 @@ def pose_matrix(position: Sequence[float], quaternion: Sequence[float]) -> np.nd
 
 def quaternion_of(pose: np.ndarray) -> tuple[float, float, float, float]:
     """(x, y, z, w) of the rotation of a pose (4, 4)."""
-    return tuple(float(value) for value in pin.Quaternion(pose[:3, :3]).coeffs())
+    # Not by pinocchio.Quaternion(matrix): each of those loses 80 bytes for good, a night's tf half a gigabyte.
+    (xx, xy, xz), (yx, yy, yz), (zx, zy, zz) = pose[:3, :3].tolist()
+    # The largest of the four, so that nothing is divided by a small number (Shepperd's method).
+    squares = (1 + xx - yy - zz, 1 - xx + yy - zz, 1 - xx - yy + zz, 1 + xx + yy + zz)
+    largest = squares.index(max(squares))
+    four = (
+        (squares[0], xy + yx, xz + zx, zy - yz),
+        (xy + yx, squares[1], yz + zy, xz - zx),
+        (xz + zx, yz + zy, squares[2], yx - xy),
+        (zy - yz, xz - zx, yx - xy, squares[3]))[largest]
+    norm = math.sqrt(sum(value * value for value in four))
+    x, y, z, w = (value / norm for value in four)
+    return x, y, z, w
 
 
 def tool_down(x: float, y: float, z: float, yaw: float) -> np.ndarray:

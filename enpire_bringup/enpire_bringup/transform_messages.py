@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import pinocchio
 from geometry_msgs.msg import TransformStamped
 from rclpy.qos import DurabilityPolicy, QoSProfile
+
+from enpire_bringup.kinematics import quaternion_of
 
 TF_QOS = QoSProfile(depth=100)
 TF_STATIC_QOS = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
@@ -18,5 +19,5 @@ def transform_message(parent: str, child: str, pose: np.ndarray, stamp) -> Trans
     message.header.stamp = stamp
     translation, rotation = message.transform.translation, message.transform.rotation
     translation.x, translation.y, translation.z = pose[:3, 3].tolist()
-    rotation.x, rotation.y, rotation.z, rotation.w = pinocchio.Quaternion(pose[:3, :3]).coeffs().tolist()
+    rotation.x, rotation.y, rotation.z, rotation.w = quaternion_of(pose)
     return message

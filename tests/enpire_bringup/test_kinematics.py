@@ -4,6 +4,7 @@ import math
 import time
 
 import numpy as np
+import psutil
 import pytest
 
 from enpire_bringup.kinematics import (
@@ -121,3 +122,22 @@ def test_solutions_of_a_pose_begin_with_that_of_ik_and_there_are_none_out_of_rea
 def test_least_motion_vanishes_where_two_wrist_axes_align(left):
     far, near = (left.least_motion([0.0, 1.047, 1.047, 0.0, turn, 0.0]) for turn in (0.0, 1.57))
     assert far > 0.03 and near < 0.001
+
+
+def test_a_quaternion_of_a_pose_turns_as_the_pose_does():
+    rng = np.random.default_rng(4)
+    for quaternion in (*rng.normal(size=(200, 4)), *np.eye(4), (1, 1, 0, 0), (0, 1, -1, 0), (0.7, 0, 0, 1e-9)):
+        pose = pose_matrix((0.0, 0.0, 0.0), quaternion)
+        found = np.array(quaternion_of(pose))
+        assert np.linalg.norm(found) == pytest.approx(1.0)
+        assert pose_matrix((0.0, 0.0, 0.0), found) == pytest.approx(pose, abs=1e-12)
+
+
+def test_quaternions_of_poses_do_not_pile_up_in_memory():
+    process, pose = psutil.Process(), np.eye(4)
+    for _ in range(2000):
+        quaternion_of(pose)
+    before = process.memory_info().rss
+    for _ in range(50_000):
+        quaternion_of(pose)
+    assert process.memory_info().rss - before < 1_000_000
