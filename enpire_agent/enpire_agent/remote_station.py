@@ -31,7 +31,7 @@ from enpire_agent.station_results import (Campaign, Grip, Guard, Joints, Move, O
 from enpire_bringup.actions import RemoteCallError
 from enpire_bringup.configuration import ConfigurationError
 from enpire_bringup.image_messages import ImageMessageError, read_image
-from enpire_bringup.kinematics import pose_matrix
+from enpire_bringup.kinematics import pose_matrix, quaternion_of
 from enpire_bringup.robot_description import LinkTransforms, robot_description
 from enpire_bringup.station import load_station
 from enpire_bringup.station_node import IMAGE_QOS, LATCHED_QOS, STATE_QOS
@@ -281,12 +281,11 @@ def stamped_pose(pose) -> PoseStamped:
 
     Raises StationCallError when it is neither.
     """
-    import pinocchio
-
     values = np.asarray(pose, float)
     if values.shape == (4, 4):
-        quaternion = pinocchio.Quaternion(values[:3, :3])
-        values = np.array([*values[:3, 3], *quaternion.coeffs()])      # x, y, z, w
+        if not np.isfinite(values).all():
+            raise StationCallError('the pose has numbers that are not finite; expected (4, 4), or (7,) with finite ones')
+        values = np.array([*values[:3, 3], *quaternion_of(values)])
     if values.shape != (7,) or not np.isfinite(values).all():
         raise StationCallError(f'a pose of shape {np.shape(pose)} is none; expected (4, 4), or (7,) x, y, z in m and a '
                                'quaternion x, y, z, w, all finite')

@@ -11,7 +11,6 @@ from time import sleep as pause
 from typing import Callable
 
 import numpy as np
-import pinocchio
 import trimesh
 import viser
 from diagnostic_msgs.msg import DiagnosticStatus
@@ -25,6 +24,7 @@ from enpire_agent.robot_shapes import LinkShape, link_shapes
 from enpire_agent.station_results import read_guard, read_joints, read_object, read_verdict
 from enpire_bringup.configuration import ConfigurationError
 from enpire_bringup.image_messages import ImageMessageError, read_image
+from enpire_bringup.kinematics import quaternion_of
 from enpire_bringup.robot_description import LinkTransforms
 from enpire_bringup.station_node import IMAGE_QOS, LATCHED_QOS, STATE_QOS
 from enpire_bringup.station_scene import (GUARD_COLORS, OUTCOME_COLORS, Box, Lines, fixed_shapes, object_shapes,
@@ -270,5 +270,5 @@ def _rgb(color) -> tuple[int, int, int]:
 
 
 def _wxyz(pose: np.ndarray) -> np.ndarray:
-    x, y, z, w = pinocchio.Quaternion(pose[:3, :3]).coeffs()
+    x, y, z, w = quaternion_of(pose)
     return np.array([w, x, y, z])
