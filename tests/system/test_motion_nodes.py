@@ -377,17 +377,39 @@ def test_limits_can_be_tightened_while_the_station_runs_and_put_back_but_not_loo
     assert client.move(mode=MoveArm.Goal.LINEAR, pose=tool_down(0.28, -0.12, 0.10, 0.0)).success
 
 
+def test_joint_states_that_lack_a_joint_or_hold_no_number_latch_the_guard(client):
+    states = client.node.create_publisher(JointState, 'joint_states', STATE_QOS)
+    settled = client.stamp + SECOND // 2
+    client.until(lambda: client.stamp > settled, 'the publisher to be known')
+    for what, reason in (('joint', 'joint_states lack left_joint3'), ('effort', 'the effort of left_joint3 is nan'),
+                         ('position', 'the position of left_joint3 is nan')):
+        state = client.state
+        names, values = list(state.name), {key: list(getattr(state, key)) for key in ('position', 'velocity', 'effort')}
+        if what == 'joint':
+            for entries in (names, *values.values()):
+                del entries[2]
+        else:
+            values[what][2] = math.nan
+        broken = JointState(header=state.header, name=names, **values)
+        # Newer than any that can have come by the time it arrives.
+        broken.header.stamp.sec, broken.header.stamp.nanosec = divmod(client.stamp + SECOND // 5, SECOND)
+        states.publish(broken)
+        client.until_latched(reason)
+        client.until_cleared()
+    client.node.destroy_publisher(states)
+
+
 def test_floods_of_targets_states_and_clears_leave_the_stream_in_step(client):
     start = np.array([0.28, -0.12, 0.05])
     assert client.move(mode=MoveArm.Goal.POSE, pose=tool_down(*start, 0.0)).success
     states = client.node.create_publisher(JointState, 'joint_states', STATE_QOS)
     stamp = client.stamp
-    for step in range(45):
+    for step in range(15):
         stamp, state = client.next_policy_step(stamp)
-        target = start + [0.0, -0.002 * step, 0.0]
-        for _ in range(30):
+        target = start + [0.0, -0.004 * step, 0.0]
+        for _ in range(20):
             client.servo.publish(stamped(tool_down(*target, 0.0), stamp))
-        for _ in range(30):
+        for _ in range(20):
             states.publish(state)
         client.clear_client.call_async(Trigger.Request())
     client.node.destroy_publisher(states)
