@@ -8,6 +8,8 @@ import pytest
 
 pytest.importorskip('rclpy')
 
+from enpire_bringup import bench_lockstep  # noqa: E402
+from enpire_bringup.bench_station import BenchStation  # noqa: E402
 from enpire_reward.bench_verdict import BenchError, measure  # noqa: E402
 
 pytestmark = pytest.mark.system
@@ -62,3 +64,14 @@ def test_perception_bench_ends_with_one_json_line():
 def test_bad_options_are_one_clear_line(arguments, message):
     done = bench(*arguments)
     assert done.returncode == 2 and message in done.stderr and 'Traceback' not in done.stderr
+
+
+def test_lockstep_bench_answers_every_policy_step_and_lets_the_arm_rest(start_station):
+    station = start_station(only=bench_lockstep.MOTION_NODES, real_time_factor=0.0)
+    up = BenchStation(station.namespace, station.domain_id, station.pids(), True)
+    figures = bench_lockstep.measure(90, up, 'yam_bimanual_sim', 'push_t', cameras=False)
+    assert figures['steps'] >= 90 and figures['missed_steps'] == 0 and figures['cameras'] == []
+    assert figures['realtime_factor'] == pytest.approx(figures['steps_per_s'] / 30.0, rel=0.1)
+    assert set(figures['cpu_ms_per_step']) == {'world', 'motion'}
+    log = (station.log_directory / 'motion.log').read_text()
+    assert 'holds' not in log, 'the guard has nothing against the end of the stream'
