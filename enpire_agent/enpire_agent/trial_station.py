@@ -41,6 +41,7 @@ SECOND = 1_000_000_000
 RESET_BOUND = 300.0
 MOVE_BOUND = 60.0
 GRIPPER_BOUND = 30.0
+TIME_JUMP = 2.0              # s of ROS time between two joint states; a world that was reset goes on within 1 s
 STATE_SILENCE = 8.0          # without a joint state: the station is gone
 VIEW_SILENCE = 5.0           # without an object pose or a verdict: the camera or what looks at it is gone
 VIEW_WAIT_LOCKSTEP = 2.0     # for the view of one step; then the step goes on with the view before
@@ -103,6 +104,7 @@ class RosTrialStation:
         self.guard_fault = ''
         self._guard_refuses = ''
         self._refused_steps = 0
+        self._time_jump = 0.0           # s
 
         node.create_subscription(JointState, 'joint_states', self._on_joint_state, STATE_QOS, raw=True)
         node.create_subscription(ObjectPose, 'object_poses', self._on_pose, STATE_QOS, raw=True)
@@ -124,6 +126,7 @@ class RosTrialStation:
         with self._news:
             self._cancelled = cancelled
             self._refused_steps = 0
+            self._time_jump = 0.0
             self._steps.clear()
             self._verdicts.clear()
             for poses in self._poses.values():
@@ -195,6 +198,9 @@ class RosTrialStation:
             return ABORTED, 'the trial runner was stopped'
         if self._cancelled():
             return ABORTED, 'cancelled'
+        if self._time_jump:
+            return ABORTED, (f'ROS time jumped by {self._time_jump:.1f} s under the trial: the world or the '
+                             'driver was started anew, or the trial runner stood still')
         if self.guard_fault:
             return SAFETY_STOP, self.guard_fault
         if self._refused_steps >= REFUSED_STEPS:
@@ -346,7 +352,7 @@ class RosTrialStation:
             raise TrialEnd(ABORTED, 'the trial runner was stopped')
 
     def _is_stopped(self) -> bool:
-        return self._closing or self._cancelled()
+        return self._closing or self._cancelled() or self._time_jump != 0.0
 
     # --- moving ---
 
@@ -427,6 +433,8 @@ class RosTrialStation:
         previous, self._last_stamp = self._last_stamp, stamp
         self._state_heard = time.monotonic()
         rate = self._task.policy.rate
+        if self._active and previous >= 0 and not 0 <= stamp - previous <= TIME_JUMP * SECOND:
+            self._time_jump = (stamp - previous) / SECOND
         if not self._active or step_number(stamp, rate) <= step_number(previous, rate):
             return
         message = deserialize_message(data, JointState)
