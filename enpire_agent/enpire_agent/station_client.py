@@ -14,12 +14,11 @@ from enpire_msgs.action import MoveArm, MoveGripper, Reset, RunCampaign, RunTria
 from enpire_msgs.msg import StationStatus, TrialResult
 from enpire_msgs.srv import Adopt, Hold, Resume
 from rcl_interfaces.srv import GetParameters
-from rclpy.action import ActionClient
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
 from std_srvs.srv import Trigger
 
-from enpire_bringup.actions import RemoteCallError, call_action, call_service
+from enpire_bringup.actions import RemoteCallError, action_client, call_action, call_service
 from enpire_bringup.composition import full_namespace
 from enpire_bringup.process_environment import environment_domain, prepare_environment
 from enpire_bringup.station_node import LATCHED_QOS
@@ -159,7 +158,7 @@ class StationClient:
         self._status = status
 
     def _act(self, action_type, name: str, goal, timeout: float, feedback, cancelled=None):
-        client = self._client(name, lambda: ActionClient(self.node, action_type, name))
+        client = self._client(name, lambda: action_client(self.node, action_type, name))
         self._await_server(name, client.server_is_ready)
         return call_action(self.node, client, goal, timeout=timeout, feedback=feedback, cancelled=cancelled)
 

@@ -89,11 +89,14 @@ class Step:
 
 @dataclass(frozen=True)
 class ResetReport:
-    """How the reset went."""
+    """How the reset went. tried: each attempt as enpire_msgs/ResetAttempt tells it (m, rad, s); picture: file of what
+    it saw last when it gave up, or ''."""
 
     success: bool
     message: str
     attempts: int
+    tried: tuple[dict, ...] = ()
+    picture: str = ''
 
 
 class TrialStation(Protocol):
@@ -191,6 +194,7 @@ class TrialReport:
     ended: str = ''
     end_stamp: int = 0
     timing: dict = field(default_factory=dict)
+    reset: ResetReport | None = None
     confined: bool = False       # whether the kernel kept the policy from files that are not its own
 
     def ledger_line(self) -> dict:
@@ -210,10 +214,13 @@ class TrialReport:
             'started': self.started, 'ended': self.ended})
 
     def record(self) -> dict:
-        """trial.json: the ledger line's content, the verdict's checks and the policy's traceback."""
+        """trial.json: the ledger line's content, the verdict's checks, the reset's attempts, the policy's traceback."""
         content = self.ledger_line()
         if self.verdict:
             content['verdict']['checks'] = [asdict(check) for check in self.verdict.checks]
+        if self.reset:
+            content.update(reset_tried=[without_nan(attempt) for attempt in self.reset.tried],
+                           reset_picture=self.reset.picture)
         return {**content, 'traceback': self.traceback, 'timing': self.timing,
                 'policy_confined': self.confined,
                 'recipe_directory': str(self.request.recipe_directory)}
@@ -283,7 +290,7 @@ class Trial:
         self._stage('reset', f'seed {self.request.seed}')
         began = time.monotonic()
         self._raise_if_stopped()
-        reset = self._station.reset(self.request.seed)
+        self.report.reset = reset = self._station.reset(self.request.seed)
         self.report.timing['reset_wall'] = round(time.monotonic() - began, 3)
         self.report.reset_success, self.report.reset_attempts = reset.success, reset.attempts
         if not reset.success:

@@ -211,7 +211,10 @@ class RosTrialStation:
         goal = Reset.Goal(seed=seed)
         result = self._call(lambda: call_action(self._node, self._reset_client, goal, timeout=RESET_BOUND,
                                                 cancelled=self._is_stopped), RESET_FAILED)
-        return ResetReport(bool(result.success), result.message, int(result.attempts))
+        tried = tuple({'success': bool(attempt.success), 'reason': attempt.reason, 'duration': attempt.duration,
+                       'position_error': attempt.position_error, 'yaw_error': attempt.yaw_error}
+                      for attempt in result.tried)
+        return ResetReport(bool(result.success), result.message, int(result.attempts), tried, result.picture)
 
     def go_to_start(self) -> None:
         command = GripperCommand.Goal()

@@ -70,7 +70,7 @@ def station_node(name: str, namespace: str, domain_id: int) -> Iterator[Any]:
     from rclpy.executors import ExternalShutdownException
     from rclpy.signals import SignalHandlerOptions
 
-    from enpire_bringup.message_executor import MessageExecutor
+    from enpire_bringup.message_executor import fastest_executor
     from enpire_bringup.process_environment import prepare_environment
 
     prepare_environment()
@@ -78,7 +78,7 @@ def station_node(name: str, namespace: str, domain_id: int) -> Iterator[Any]:
     rclpy.init(args=[], context=context, domain_id=domain_id, signal_handler_options=SignalHandlerOptions.NO)
     node = rclpy.create_node(name, namespace=namespace, context=context, use_global_arguments=False,
                              start_parameter_services=False, enable_rosout=False)
-    executor = MessageExecutor(context=context)
+    executor = fastest_executor(context=context)
     executor.add_node(node)
 
     def spin() -> None:

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import inspect
 from contextlib import ExitStack
+from importlib.metadata import version
 
 from rclpy.exceptions import InvalidHandle, TimerCancelledError
 from rclpy.executors import ExternalShutdownException, ShutdownException, SingleThreadedExecutor, TimeoutException
 from rclpy.impl.implementation_singleton import rclpy_implementation as _rclpy
 
+KNOWN_RCLPY = '9'      # major version of rclpy whose inner parts MessageExecutor knows
 MOST_MESSAGES = 20     # of one subscription before the others get their turn
+
+
+def fastest_executor(**kwargs) -> SingleThreadedExecutor:
+    """A MessageExecutor where rclpy is of the version that it was written for and tested with, else rclpy's own."""
+    known = version('rclpy').split('.')[0] == KNOWN_RCLPY
+    return MessageExecutor(**kwargs) if known else SingleThreadedExecutor(**kwargs)
 
 
 class MessageExecutor(SingleThreadedExecutor):

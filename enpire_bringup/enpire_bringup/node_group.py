@@ -81,7 +81,7 @@ class NodeGroup:
             self._shut_down()
 
     def _start(self, name: str, make: Callable[[], Any]) -> bool:
-        from enpire_bringup.message_executor import MessageExecutor
+        from enpire_bringup.message_executor import fastest_executor
 
         try:
             node = make()
@@ -95,7 +95,7 @@ class NodeGroup:
                 print(f'enpire: {name}: could not start: {error!r}', file=sys.stderr, flush=True)
                 self._exit_code = NOT_MADE
             return False
-        executor = MessageExecutor()
+        executor = fastest_executor()
         executor.add_node(node)
         thread = threading.Thread(target=self._spin, args=(node.get_name(), executor), daemon=True,
                                   name=f'spin {node.get_name()}')

@@ -1,4 +1,5 @@
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -233,9 +234,13 @@ def test_a_policy_reaches_neither_ledger_nor_reward(tmp_path, task, act):
 
 def test_a_failed_reset_is_recorded_apart_and_the_policy_does_not_run(tmp_path, task):
     station = FakeStation(task)
-    station.reset_report = ResetReport(False, 'could not grasp', 3)
+    slipped = {'success': False, 'reason': 'the T slipped', 'duration': 7.5, 'position_error': math.nan, 'yaw_error': 0.2}
+    station.reset_report = ResetReport(False, 'could not grasp', 3, (slipped,) * 3, '/runs/resets/seen.png')
     report = _run(tmp_path, task, station, _policy(tmp_path))
     assert (report.outcome, report.reset_success, report.reset_attempts) == ('RESET_FAILED', False, 3)
+    kept = json.loads((report.request.directory / 'trial.json').read_text())
+    assert kept['reset_tried'] == [{**slipped, 'position_error': None}] * 3
+    assert kept['reset_picture'] == '/runs/resets/seen.png'
     assert station.commands == []
 
 

@@ -10,10 +10,11 @@ rclpy = pytest.importorskip('rclpy')
 
 from rclpy.callback_groups import CallbackGroup  # noqa: E402
 from rclpy.clock import Clock, ClockType  # noqa: E402
+from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from std_msgs.msg import Int32  # noqa: E402
 from std_srvs.srv import Trigger  # noqa: E402
 
-from enpire_bringup.message_executor import MOST_MESSAGES, MessageExecutor  # noqa: E402
+from enpire_bringup.message_executor import MOST_MESSAGES, MessageExecutor, fastest_executor  # noqa: E402
 
 
 class Spun:
@@ -50,6 +51,18 @@ class Spun:
         while not condition():
             assert time.monotonic() < end, f'waited {seconds} s'
             time.sleep(0.002)
+
+
+@pytest.mark.parametrize('rclpy_version, used', [('9.1.2', MessageExecutor), ('7.1.4', SingleThreadedExecutor),
+                                                 ('10.0.1', SingleThreadedExecutor)])
+def test_a_version_of_rclpy_that_nobody_tried_gets_rclpys_own_executor(monkeypatch, rclpy_version, used):
+    monkeypatch.setattr('enpire_bringup.message_executor.version', lambda package: rclpy_version)
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    executor = fastest_executor(context=context)
+    assert type(executor) is used
+    executor.shutdown()
+    context.try_shutdown()
 
 
 @pytest.fixture
