@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+import signal
 
 import pytest
 
 from enpire_bringup.process_environment import prepare_environment
 from enpire_bringup.process_runner import DomainReservation, StationProcesses
+
+
+# Whoever started the tests in the background has them, and all they start, ignore Ctrl-C; some tests send it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope='session', autouse=True)

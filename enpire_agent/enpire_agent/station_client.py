@@ -18,7 +18,7 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
 from std_srvs.srv import Trigger
 
-from enpire_bringup.actions import RemoteCallError, action_client, call_action, call_service
+from enpire_bringup.actions import RemoteCallError, action_client, call_action, call_service, destroy_actions
 from enpire_bringup.composition import full_namespace
 from enpire_bringup.process_environment import environment_domain, prepare_environment
 from enpire_bringup.station_node import LATCHED_QOS
@@ -59,6 +59,7 @@ class StationClient:
     def close(self) -> None:
         self._executor.shutdown(timeout_sec=0.0)
         self._thread.join(timeout=1.0)
+        destroy_actions(self.node)
         self.node.destroy_node()
         self.context.try_shutdown()
 

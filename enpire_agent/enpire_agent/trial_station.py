@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import struct
 import threading
 import time
 from collections import deque
@@ -11,7 +10,6 @@ from pathlib import Path
 from typing import Callable
 
 import numpy as np
-from control_msgs.action import GripperCommand
 from diagnostic_msgs.msg import DiagnosticStatus
 from geometry_msgs.msg import PoseStamped
 from rcl_interfaces.srv import SetParametersAtomically
@@ -26,13 +24,14 @@ from enpire_agent.trial import ABORTED, POLICY_ERROR, RESET_FAILED, SAFETY_STOP,
 from enpire_agent.trial import TrialEnd, edge_places, farthest_place
 from enpire_agent.trial_record import EpisodeRecorder
 from enpire_bringup.actions import RemoteCallCancelled, RemoteCallError, call_action, call_service
-from enpire_bringup.image_messages import ImageMessageError, read_image
 from enpire_bringup.configuration import ConfigurationError
 from enpire_bringup.guard import guard_limits
+from enpire_bringup.image_messages import ImageMessageError, read_image
 from enpire_bringup.kinematics import ArmKinematics, UnreachableError, quaternion_of, tool_down
 from enpire_bringup.safety_limits import tightened
+from enpire_bringup.serialized_messages import stamp_of
 from enpire_bringup.station_node import IMAGE_QOS, LATCHED_QOS, LATEST_QOS, STATE_QOS, StationNode
-from enpire_msgs.action import MoveArm, Reset
+from enpire_msgs.action import MoveArm, MoveGripper, Reset
 from enpire_msgs.msg import ObjectPose, Verdict
 
 SECOND = 1_000_000_000
@@ -58,13 +57,6 @@ SETTLED_LOOK = 0.6           # s of ROS time after the retreat until "not yet" i
 REFUSED_STEPS = 30           # consecutive policy steps whose targets the guard refused end a trial
 
 _OUTCOMES = {Verdict.ABSTAIN: 'abstain', Verdict.NOT_YET: 'not_yet', Verdict.SUCCESS: 'success'}
-
-
-def stamp_of(cdr: bytes) -> int:
-    """header.stamp in ns of a serialized message that begins with a std_msgs/Header."""
-    # CDR: 4 bytes of encapsulation (the second: 1 when little-endian), then seconds and nanoseconds.
-    seconds, nanoseconds = struct.unpack_from('<iI' if cdr[1] & 1 else '>iI', cdr, 4)
-    return seconds * SECOND + nanoseconds
 
 
 def step_number(stamp: int, rate: float) -> int:
@@ -115,7 +107,7 @@ class RosTrialStation:
         self._servo = node.create_publisher(PoseStamped, f'{self._arm.name}/servo', LATEST_QOS)
         self._reset_client = ActionClient(node, Reset, 'reset')
         self._move_client = ActionClient(node, MoveArm, 'move_arm')
-        self._gripper_client = ActionClient(node, GripperCommand, f'{self._arm.name}/gripper_controller/gripper_cmd')
+        self._gripper_client = ActionClient(node, MoveGripper, 'gripper')
         self._clear_client = node.create_client(Trigger, 'guard/clear')
         self._limits_client = node.create_client(SetParametersAtomically, 'arm_control/set_parameters_atomically')
 
@@ -217,11 +209,12 @@ class RosTrialStation:
         return ResetReport(bool(result.success), result.message, int(result.attempts), tried, result.picture)
 
     def go_to_start(self) -> None:
-        command = GripperCommand.Goal()
-        command.command.position = self._arm.gripper.closed
-        command.command.max_effort = min(CLOSING_FORCE, self._arm.gripper.max_effort)
-        self._call(lambda: call_action(self._node, self._gripper_client, command, timeout=GRIPPER_BOUND,
-                                       cancelled=self._is_stopped), RESET_FAILED)
+        grip = MoveGripper.Goal(arm=self._arm.name, width=0.0,
+                                max_force=min(CLOSING_FORCE, self._arm.gripper.max_effort))
+        result = self._call(lambda: call_action(self._node, self._gripper_client, grip, timeout=GRIPPER_BOUND,
+                                                cancelled=self._is_stopped), RESET_FAILED)
+        if not result.success:
+            raise TrialEnd(*((SAFETY_STOP, self.guard_fault) if self.guard_fault else (RESET_FAILED, result.message)))
         height = self._task.action.height
         x, y = farthest_place(self._start_places, self._object_position())
         self._move(self._tip_goal(MoveArm.Goal.POSE, x, y, height + CLEARANCE))

@@ -178,6 +178,16 @@ def action_client(node: Node, action_type, name: str) -> ActionClient:
     return made[0]
 
 
+def destroy_actions(node: Node) -> None:
+    """End a node's action clients and servers; its executor must not spin any more.
+
+    `destroy_node` leaves them, and with them the node stays in the graph for as long as somebody holds one of them.
+    """
+    for waitable in list(node.waitables):
+        if isinstance(waitable, (ActionClient, ActionServer)):
+            waitable.destroy()
+
+
 def call_action(node: Node, client: ActionClient, goal, *, timeout: float,
                 feedback: Callable[[Any], None] | None = None,
                 cancelled: Callable[[], bool] | None = None):

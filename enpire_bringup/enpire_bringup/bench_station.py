@@ -70,6 +70,7 @@ def station_node(name: str, namespace: str, domain_id: int) -> Iterator[Any]:
     from rclpy.executors import ExternalShutdownException
     from rclpy.signals import SignalHandlerOptions
 
+    from enpire_bringup.actions import destroy_actions
     from enpire_bringup.message_executor import fastest_executor
     from enpire_bringup.process_environment import prepare_environment
 
@@ -94,5 +95,6 @@ def station_node(name: str, namespace: str, domain_id: int) -> Iterator[Any]:
     finally:
         executor.shutdown(timeout_sec=0.0)
         thread.join(timeout=2.0)
+        destroy_actions(node)
         node.destroy_node()
         context.try_shutdown()

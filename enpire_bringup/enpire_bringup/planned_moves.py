@@ -36,6 +36,8 @@ GOAL_TIME_TOLERANCE = 1.5  # s
 ACCEPT_TIMEOUT = 10.0      # s of wall time in which a controller has to be there and begin to move
 FEEDBACK_TIMEOUT = 10.0    # s of wall time without feedback, which comes 20 times a second: the controller is gone
 GRIPPER_TIMEOUT = 30.0     # s of wall time
+STATE_AGE = 1.0            # s of wall time since the newest joint state at which a move may be planned
+STATE_TIMEOUT = 5.0        # s of wall time that a move waits for one
 STOP_SHARE = 0.8           # of the guard's limit on the tip force that a contact-stop move may ask for
 PATH_POINTS = 60           # at most, in `planned_path`
 SECOND = 1_000_000_000
@@ -62,6 +64,8 @@ class PlannedMoves:
         self._gripping = {name: threading.Lock() for name in self._arms}
         self._contact: dict[str, ContactMove] = {}      # contact-stop moves that run
         self._policy_step = -1
+        self._state_heard = 0.0                         # monotonic s
+        self._news = threading.Condition()
         self._clients = {name: ActionClient(
             node, FollowJointTrajectory, f'{name}/joint_trajectory_controller/follow_joint_trajectory')
             for name in self._arms}
@@ -80,6 +84,9 @@ class PlannedMoves:
 
     def observe(self, stamp: int) -> None:
         """Joint states of `stamp` (ns) were taken in: the next point of every contact-stop move, at policy steps."""
+        with self._news:
+            self._state_heard = time.monotonic()
+            self._news.notify_all()
         step = math.floor(stamp * self._node.station.policy_rate / SECOND + 1e-6)
         if step <= self._policy_step and step > self._policy_step - 10:
             return
@@ -134,6 +141,7 @@ class PlannedMoves:
             raise PlanningError(f'the guard holds: {self._guarded.fault}; {WAY_OUT}')
         if arm.positions is None:
             raise PlanningError(f'{arm.name}: no joint state has arrived yet; is the station running?')
+        self._await_state()
         start = arm.start()
         arm.sent(None)     # a servo stream ends here
         began = time.monotonic()
@@ -150,6 +158,13 @@ class PlannedMoves:
             self._follow_to_end(goal, arm, plan.trajectory)
         result.success = True
         self._guarded.moved(arm.name)
+
+    def _await_state(self) -> None:
+        """Nothing is planned from where the arms were before the joint states stopped coming, or began anew."""
+        with self._news:
+            if not self._news.wait_for(lambda: time.monotonic() - self._state_heard < STATE_AGE, STATE_TIMEOUT):
+                raise PlanningError(f'no joint state for {time.monotonic() - self._state_heard:.1f} s; is the station '
+                                    'running?')
 
     def _check_request(self, request, arm: ArmMotion) -> None:
         goal = MoveArm.Goal

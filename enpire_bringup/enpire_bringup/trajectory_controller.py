@@ -18,6 +18,8 @@ SECOND = 1_000_000_000
 STREAMING_WINDOW = SECOND // 5        # ns after a streamed trajectory in which the next one is expected
 JUMP = 0.35                           # rad between two states that no motion explains: the world was put elsewhere
 MISSING = 0.3                         # s without joint states after which nobody knows what the arms did meanwhile
+LONGEST_LEAP = 0.1                    # rad to the first point of a goal, beyond which it may not be faster than
+LEAP_SPEED = 10.0                     # rad/s
 GRIPPER_TOLERANCE = 0.0015            # m a finger
 STALL_VELOCITY = 0.002                # m/s
 STALL_TIME = 0.12                     # s below that velocity before a finger counts as stalled
@@ -99,6 +101,8 @@ class ArmTrajectory:
                     Outcome.OLD_HEADER_TIMESTAMP,
                     f'the trajectory ended {elapsed - points[-1][0]:.3f} s before the newest joint state')
             ahead = [(elapsed + 1e-3, points[-1][1], None)]
+        if goal is not None:
+            self._check_beginning(ahead[0][0] - elapsed, ahead[0][1])
         self._end_goal(Outcome.INVALID_GOAL, 'replaced by a new trajectory')
         times = [elapsed] + [point[0] for point in ahead]
         positions = [self.desired] + [point[1] for point in ahead]
@@ -106,6 +110,15 @@ class ArmTrajectory:
         self._sampler = TrajectorySampler(times, positions, velocities)
         self._start = start
         self.goal = goal
+
+    def _check_beginning(self, seconds: float, positions: Sequence[float]) -> None:
+        """Who planned from an old state would have the arm leap to where it was then."""
+        for joint, target, present in zip(self.arm.joints, positions, self.desired):
+            leap = abs(target - present)
+            if leap > LONGEST_LEAP and leap > seconds * LEAP_SPEED:
+                raise InvalidTrajectory(Outcome.INVALID_GOAL,
+                                        f'{joint} is sent to {present:.3f} rad, but the trajectory begins at '
+                                        f'{target:.3f} rad, {seconds:.3f} s later; plan it from the newest joint state')
 
     def _check(self, points) -> None:
         if not points:

@@ -189,6 +189,16 @@ def test_the_world_waits_for_a_stream_that_is_behind_so_that_it_can_catch_up(sta
     assert not arm.awaits(104 * TICK)
 
 
+def test_a_goal_that_was_planned_from_somewhere_else_is_refused_and_the_arm_stays(station):
+    motion = StationMotion(station)
+    motion.observe(0, *state(station))
+    arm = motion.arms['left']
+    there = [value + 0.5 for value in arm.desired]
+    with pytest.raises(InvalidTrajectory, match='left_joint1 is sent to 0.100 rad, but the trajectory begins at 0.600'):
+        arm.follow(0, 0, [(0.01, there, None), (1.0, there, None)], goal())
+    assert arm.goal is None and not arm.moving
+
+
 # -- grippers
 
 @pytest.fixture

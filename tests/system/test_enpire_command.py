@@ -133,7 +133,7 @@ def test_a_second_station_in_the_namespace_is_refused_and_the_first_stays_usable
 
 @pytest.mark.parametrize('arguments, said', [
     (('--task', 'push_q'), "no task 'push_q'; known: push_t"),
-    (('--station', 'lab_z'), "no station 'lab_z'; known: yam_bimanual_sim"),
+    (('--station', 'lab_z'), "no station 'lab_z'; known: panda_sim, yam_bimanual_sim"),
     (('--station', '/nowhere/lab.yaml'), '/nowhere/lab.yaml: no such station file'),
     (('--stations', '0'), 'the number of stations is 0; expected 1 to 64'),
     (('--real-time-factor', '-1'), 'real_time_factor'),

@@ -46,9 +46,9 @@ class Client:
         node.create_subscription(JointState, 'joint_states', self.states.append, STATE_QOS)
         node.create_subscription(Verdict, 'verdict', self.verdicts.append, STATE_QOS)
 
-    def move(self, joints, **call):
-        goal = MoveArm.Goal(arm='left', mode=MoveArm.Goal.JOINT, joints=joints)
-        return call_action(self.node, self._move, goal, timeout=40.0, **call)
+    def move(self, joints, **goal):
+        goal = MoveArm.Goal(arm='left', mode=MoveArm.Goal.JOINT, joints=joints, **goal)
+        return call_action(self.node, self._move, goal, timeout=40.0)
 
     def reset_world(self):
         return call_service(self.node, self._reset_world, Trigger.Request(), timeout=20.0)
@@ -82,7 +82,7 @@ def test_a_move_ends_when_the_world_is_reset_and_the_arm_stays_where_the_reset_p
     client.until(lambda: client.states, 'a joint state')
     away = [HOME[0] + 0.8, *HOME[1:]]
     results = []
-    mover = threading.Thread(target=lambda: results.append(client.move(away)))
+    mover = threading.Thread(target=lambda: results.append(client.move(away, speed_scale=0.1)))
     mover.start()
     client.until(lambda: client.left()[0] > HOME[0] + 0.3, 'the arm to be under way')
     assert client.reset_world().success
@@ -135,9 +135,10 @@ def test_ros_time_goes_on_when_the_world_is_killed_and_so_does_the_station(clien
 
 
 STREAMING = """
-import math, sys, threading
+import math, sys, threading, time
 import rclpy
 from rclpy.parameter import Parameter
+from enpire_agent.trial import TrialEnd
 from enpire_agent.trial_station import RosTrialStation
 from enpire_bringup.message_executor import MessageExecutor
 from enpire_bringup.station_node import StationNode
@@ -146,12 +147,18 @@ rclpy.init()
 parameters = {'station': 'yam_bimanual_sim', 'task': 'push_t', 'camera_width': 320, 'camera_height': 240}
 node = StationNode('policy_client', namespace=sys.argv[1],
                    parameter_overrides=[Parameter(name, value=value) for name, value in parameters.items()])
+station = RosTrialStation(node)      # before the node spins, as in trial_runner
 executor = MessageExecutor()
 executor.add_node(node)
 threading.Thread(target=executor.spin, daemon=True).start()
-station = RosTrialStation(node)
 station.begin(lambda: False)
-station.go_to_start()
+while True:
+    try:
+        station.go_to_start()
+        break
+    except TrialEnd as end:      # the station is still to be found
+        print(end.reason, file=sys.stderr)
+        time.sleep(0.2)
 step = station.first_step()
 start, number = step.tip, 0
 while (stop := station.stop_reason() or ('', ''))[0] != 'ABORTED':
