@@ -2,7 +2,8 @@
 
     python -m enpire_bringup.bench_viewers NAMESPACE DOMAIN TOPIC...
 
-It runs until its input ends or a line comes, then prints a JSON object: topic -> {frames, hz, size}.
+It prints the line "looking" once an image of every topic has come, runs until its input ends or a line comes, then
+prints a JSON object: topic -> {frames, hz, size}.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from sensor_msgs.msg import Image
 from enpire_bringup.bench_station import station_node
 from enpire_bringup.serialized_messages import stamp_of
 from enpire_bringup.station_node import IMAGE_QOS
+
+LOOKING = 'looking'
 
 
 class _Viewer:
@@ -43,7 +46,11 @@ def main() -> None:
         viewers = {topic: _Viewer(node, topic) for topic in topics}
         ended = threading.Event()
         threading.Thread(target=lambda: (sys.stdin.readline(), ended.set()), daemon=True).start()
-        ended.wait()
+        looking = False
+        while not ended.wait(0.05):
+            if not looking and all(viewer.newest for viewer in viewers.values()):
+                looking = True
+                print(LOOKING, flush=True)
         print(json.dumps({topic: viewer.report() for topic, viewer in viewers.items()}), flush=True)
 
 
