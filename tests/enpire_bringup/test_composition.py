@@ -15,22 +15,10 @@ from enpire_bringup import composition
 from enpire_bringup.composition import station_namespaces, station_processes
 from enpire_bringup.configuration import ConfigurationError
 from enpire_bringup.node_group import load_class
-from enpire_bringup.station import load_station
-from enpire_bringup.task import load_task
 
 ROOT = Path(__file__).resolve().parents[2]
 NODES = {'sim_station', 'trajectory_controller', 'sim_cameras', 'camera_perception', 'success_detector',
          'arm_control', 'auto_reset', 'station_markers', 'robot_state_publisher', 'trial_runner', 'supervisor', 'git_bridge'}
-
-
-@pytest.fixture(scope='module')
-def station():
-    return load_station('yam_bimanual_sim')
-
-
-@pytest.fixture(scope='module')
-def task():
-    return load_task('push_t')
 
 
 def nodes_of(processes):

@@ -6,24 +6,11 @@ import math
 from dataclasses import replace
 
 import numpy as np
-import pytest
 
 from enpire_bringup.guard import guard_limits
-from enpire_bringup.station import load_station
 from enpire_bringup.station_markers_node import marker_message
 from enpire_bringup.station_scene import (NOT_SEEN, SEEN, Box, box_edges, ellipse, fixed_shapes, guard_label,
                                           object_shapes, placed, verdict_label)
-from enpire_bringup.task import load_task
-
-
-@pytest.fixture(scope='module')
-def station():
-    return load_station('yam_bimanual_sim')
-
-
-@pytest.fixture(scope='module')
-def task():
-    return load_task('push_t')
 
 
 def named(shapes):
