@@ -29,7 +29,7 @@ from enpire_bringup.guard import guard_limits
 from enpire_bringup.image_messages import ImageMessageError, read_image
 from enpire_bringup.kinematics import ArmKinematics, UnreachableError, quaternion_of, tool_down
 from enpire_bringup.safety_limits import tightened
-from enpire_bringup.serialized_messages import stamp_of
+from enpire_bringup.serialized_messages import JointStateReader, stamp_of
 from enpire_bringup.station_node import IMAGE_QOS, LATCHED_QOS, LATEST_QOS, STATE_QOS, StationNode
 from enpire_msgs.action import MoveArm, MoveGripper, Reset
 from enpire_msgs.msg import ObjectPose, Verdict
@@ -89,7 +89,7 @@ class RosTrialStation:
         self._state_heard = time.monotonic()
         self._view_heard: dict[str, float] = {}     # object or 'verdict' -> wall time of its newest message
         self._steps: deque = deque(maxlen=64)       # (stamp, positions) of the policy steps
-        self._joint_order: list[int] | None = None
+        self._joint_states = JointStateReader()
         self._poses: dict[str, deque] = {name: deque(maxlen=32) for name in self._objects}
         self._verdicts: deque[Judgement] = deque(maxlen=64)
         self._limits: dict[str, float] | None = None      # that the guard enforces; None: nobody knows
@@ -433,15 +433,13 @@ class RosTrialStation:
             self._time_jump = (stamp - previous) / SECOND
         if not self._active or step_number(stamp, rate) <= step_number(previous, rate):
             return
-        message = deserialize_message(data, JointState)
-        if self._joint_order is None:
-            try:
-                self._joint_order = [list(message.name).index(joint) for joint in self._station.joints]
-            except ValueError:
-                self._node.get_logger().error('joint_states lacks a joint of the station file',
-                                              throttle_duration_sec=5.0)
-                return
-        positions = [message.position[i] for i in self._joint_order]
+        _, names, measured, *_ = self._joint_states.read(data)
+        known = dict(zip(names, measured))
+        missing = [joint for joint in self._station.joints if joint not in known]
+        if missing:
+            self._node.get_logger().error(f'joint_states lack {", ".join(missing)}', throttle_duration_sec=5.0)
+            return
+        positions = [known[joint] for joint in self._station.joints]
         with self._news:
             self._steps.append((stamp, positions))
             self._news.notify_all()
