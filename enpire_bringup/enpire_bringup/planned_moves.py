@@ -64,7 +64,8 @@ class PlannedMoves:
         self._gripping = {name: threading.Lock() for name in self._arms}
         self._contact: dict[str, ContactMove] = {}      # contact-stop moves that run
         self._policy_step = -1
-        self._state_heard = 0.0                         # monotonic s
+        self._state_stamp = -1                          # ns, of the newest joint state
+        self._state_heard = 0.0                         # monotonic s, when it came
         self._news = threading.Condition()
         self._clients = {name: ActionClient(
             node, FollowJointTrajectory, f'{name}/joint_trajectory_controller/follow_joint_trajectory')
@@ -85,8 +86,9 @@ class PlannedMoves:
     def observe(self, stamp: int) -> None:
         """Joint states of `stamp` (ns) were taken in: the next point of every contact-stop move, at policy steps."""
         with self._news:
-            self._state_heard = time.monotonic()
-            self._news.notify_all()
+            if stamp != self._state_stamp:      # one that is repeated over and over is no news
+                self._state_stamp, self._state_heard = stamp, time.monotonic()
+                self._news.notify_all()
         step = math.floor(stamp * self._node.station.policy_rate / SECOND + 1e-6)
         if step <= self._policy_step and step > self._policy_step - 10:
             return
