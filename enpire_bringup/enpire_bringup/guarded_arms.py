@@ -212,16 +212,19 @@ class GuardedArms:
         self._refuse(name, '')
 
     def check_gripper(self, name: str, width: float, max_force: float) -> None:
-        """Raise GuardRefusal for a gripper command that is malformed, beyond the gripper, or while all holds.
+        """Raise GuardRefusal for a gripper command that is malformed, beyond the gripper, while all holds, or while
+        joint states are away.
 
         width (m between the fingers) and max_force (N on each finger; 0: the station file's).
         """
         gripper = self._station.arms[name].gripper
-        low, high = sorted((2.0 * gripper.closed, 2.0 * gripper.open))
         if self._latched is not None:
             raise GuardRefusal(f'the guard holds: {self.fault}; {WAY_OUT}')
-        if not low - 1e-6 <= width <= high + 1e-6:
-            raise GuardRefusal(f'{name}: gripper width {width} m; expected {low:g} to {high:g} m between the fingers')
+        if self._silence:
+            raise GuardRefusal(f'{name}: no gripper moves unseen: {self._silence}')
+        if not -1e-6 <= width <= gripper.opening + 1e-6:
+            raise GuardRefusal(f'{name}: gripper width {width} m; expected 0 to {gripper.opening:g} m between the '
+                               'fingers')
         if not 0.0 <= max_force <= gripper.max_effort:
             raise GuardRefusal(f'{name}: gripper force {max_force} N; expected up to {gripper.max_effort:g} N, or 0 '
                                "for the station file's")

@@ -300,13 +300,14 @@ class PlannedMoves:
 
     def _grip_checked(self, goal, request) -> MoveGripper.Result:
         command = GripperCommand.Goal()
-        command.command.position, command.command.max_effort = request.width / 2.0, request.max_force
+        gripper = self._arms[request.arm].arm.gripper
+        command.command.position, command.command.max_effort = gripper.position(request.width), request.max_force
         client = self._grippers[request.arm]
         watch = _ControllerWatch(f'{request.arm}: {client._action_name}', client.server_is_ready)
 
         def on_feedback(feedback) -> None:
             watch.heard()
-            goal.publish_feedback(MoveGripper.Feedback(width=2.0 * feedback.position, force=abs(feedback.effort)))
+            goal.publish_feedback(MoveGripper.Feedback(width=gripper.width(feedback.position), force=abs(feedback.effort)))
 
         try:
             outcome = call_action(
@@ -316,8 +317,9 @@ class PlannedMoves:
             reason = (f'stopped by the guard: {self._guarded.fault}' if self._guarded.fault else
                       f'{request.arm}: cancelled' if goal.is_cancel_requested else watch.reason)
             return MoveGripper.Result(message=reason)
-        result = MoveGripper.Result(width=2.0 * outcome.position, force=abs(outcome.effort), stalled=outcome.stalled,
-                                    reached=outcome.reached_goal, success=outcome.reached_goal or outcome.stalled)
+        result = MoveGripper.Result(width=gripper.width(outcome.position), force=abs(outcome.effort),
+                                    stalled=outcome.stalled, reached=outcome.reached_goal,
+                                    success=outcome.reached_goal or outcome.stalled)
         if not result.success:
             result.message = (f'{request.arm}: the gripper neither reached {request.width * 1000:.0f} mm nor stalled; '
                               f'it is at {result.width * 1000:.1f} mm')

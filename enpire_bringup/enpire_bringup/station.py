@@ -23,6 +23,19 @@ class Gripper:
     open: float
     max_effort: float
 
+    @property
+    def opening(self) -> float:
+        """The widest that it opens, m between the fingers."""
+        return 2.0 * abs(self.open - self.closed)
+
+    def width(self, position: float) -> float:
+        """m between the fingers at a position of the joint; nothing is between them at `closed`."""
+        return 2.0 * abs(position - self.closed)
+
+    def position(self, width: float) -> float:
+        """Position of the joint at which the fingers are `width` m apart."""
+        return self.closed + math.copysign(0.5 * width, self.open - self.closed)
+
 
 @dataclass(frozen=True)
 class ToolFrame:

@@ -163,8 +163,7 @@ class Manipulation(Looking):
 
     def opening(self, arm: str) -> float:
         """The widest that the gripper opens, m between the fingers."""
-        gripper = self.station.arms[arm].gripper
-        return 2.0 * abs(gripper.open - gripper.closed)
+        return self.station.arms[arm].gripper.opening
 
     def open_gripper(self, arm: str) -> GripEnd:
         """Open as far as the gripper goes."""

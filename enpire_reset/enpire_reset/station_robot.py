@@ -105,7 +105,7 @@ class StationRobot:
 
     def gripper_width(self, arm: str) -> float:
         gripper = self._station.arms[arm].gripper
-        return 2 * abs(self._positions([gripper.joint])[0] - gripper.closed)
+        return gripper.width(self._positions([gripper.joint])[0])
 
     def _positions(self, joints) -> list[float]:
         _, names, positions, _, _ = self._reader.read(self._newest_state())
