@@ -12,7 +12,7 @@ from pathlib import Path
 
 import jinja2
 
-from enpire_agent.campaign import CampaignState, Iteration, Measurement, read_campaign
+from enpire_agent.campaign_state import CampaignState, Iteration, Measurement, read_campaign
 from enpire_agent.durable_file import write_durably
 from enpire_agent.ledger import Ledger, LedgerError
 from enpire_agent.recipe_repository import RecipeRepository, RepositoryError

@@ -11,8 +11,8 @@ from rclpy.clock import Clock, ClockType
 from rclpy.parameter import Parameter
 from diagnostic_msgs.msg import DiagnosticStatus
 
-from enpire_agent.campaign import (Best, Campaign, CampaignError, CampaignSettings, CampaignState, CampaignStopped,
-                                   TrialOutcome, outcome_of_line)
+from enpire_agent.campaign import Campaign, CampaignError, CampaignStopped
+from enpire_agent.campaign_state import Best, CampaignSettings, CampaignState, TrialOutcome, outcome_of_line
 from enpire_agent.ledger import Ledger
 from enpire_agent.peer_recipes import PeerRecipes
 from enpire_agent.recipe import load_recipe

@@ -5,7 +5,8 @@ from datetime import datetime, timezone
 
 import pytest
 
-from enpire_agent.campaign import Campaign, CampaignSettings, outcome_of_line
+from enpire_agent.campaign import Campaign
+from enpire_agent.campaign_state import CampaignSettings, outcome_of_line
 from enpire_agent.ledger import Ledger
 from enpire_agent.recipe import files_hash, load_recipe
 from enpire_agent.recipe_repository import RecipeRepository, recipe_identity

@@ -3,8 +3,8 @@ import time
 
 import pytest
 
-from enpire_agent.campaign import (BASELINE, GATE, KEPT, REVERTED, SEARCH, CampaignError, CampaignStopped,
-                                   read_campaign)
+from enpire_agent.campaign import CampaignError, CampaignStopped
+from enpire_agent.campaign_state import BASELINE, GATE, KEPT, REVERTED, SEARCH, read_campaign
 from enpire_agent.ledger import Ledger
 from enpire_agent.recipe import load_recipe
 from enpire_agent.recipe_repository import RecipeRepository

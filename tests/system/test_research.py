@@ -28,7 +28,7 @@ from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 from std_srvs.srv import Trigger  # noqa: E402
 
-from enpire_agent.campaign import read_campaign  # noqa: E402
+from enpire_agent.campaign_state import read_campaign  # noqa: E402
 from enpire_agent.campaign_progress import Progress, run_shown  # noqa: E402
 from enpire_agent.ledger import Ledger  # noqa: E402
 from enpire_agent.recipe_repository import RecipeRepository  # noqa: E402
