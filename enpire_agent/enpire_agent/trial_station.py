@@ -73,7 +73,7 @@ class RosTrialStation:
         self._station = node.station
         self._arm = node.station.arms[node.task.action.arm]
         self._kinematics = ArmKinematics(node.station, self._arm.name)
-        self.lockstep = node.station.backend == 'sim' and node.station.real_time_factor == 0
+        self.lockstep = node.station.lockstep
         self._objects = tuple(name for name in node.task.observation if name in node.task.objects)
         self._start_places = self._reachable_places()
         camera = node.station.cameras[node.task.objects[node.task.goal.object].camera]

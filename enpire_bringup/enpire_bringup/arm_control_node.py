@@ -53,7 +53,7 @@ class ArmControl(StationNode):
         self._streams = {name: self.create_publisher(
             JointTrajectory, f'{name}/joint_trajectory_controller/joint_trajectory', LATEST_QOS)
             for name in self.station.arms}
-        paced = not (self.station.backend == 'sim' and self.station.real_time_factor == 0)
+        paced = not self.station.lockstep
         self._guarded = GuardedArms(self.station, self._base_limits, send=self._send, changed=self._publish_status,
                                     busy=lambda name: self._moves.busy(name), lockstep=not paced)
         self._declare_limits()

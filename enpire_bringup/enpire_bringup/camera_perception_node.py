@@ -22,7 +22,7 @@ from enpire_bringup.object_tracking import ImageError, Look, ObjectTracker
 from enpire_bringup.planar_pose import PlanarPose
 from enpire_bringup.pose_overlay import draw_look
 from enpire_bringup.serialized_messages import JointStateReader, stamp_of
-from enpire_bringup.silence_watch import SilenceWatch
+from enpire_bringup.silence_watch import SilenceWatch, WorldWatch
 from enpire_bringup.station import Camera
 from enpire_bringup.station_node import HISTORY_QOS, IMAGE_QOS, STATE_QOS, StationNode
 from enpire_msgs.msg import ObjectPose
@@ -40,6 +40,8 @@ class CameraPerception(StationNode):
         self.set_parameters([Parameter('use_sim_time', value=False)])
         self._poses = self.create_publisher(ObjectPose, 'object_poses', STATE_QOS)
         self._status = self.create_publisher(DiagnosticStatus, 'camera_status', HISTORY_QOS)
+        self._world = WorldWatch(self.station.lockstep)
+        self._state_stamp: int | None = None      # ns, of the newest joint state
         try:
             self._views = [_CameraView(self, camera) for camera in self._task_cameras()]
         except Exception:
@@ -71,12 +73,15 @@ class CameraPerception(StationNode):
         self._status.publish(message)
 
     def _on_joint_state(self, data: bytes) -> None:
+        self._state_stamp = stamp_of(data)
         for view in self._views:
-            view.frozen.add_joint_state(stamp_of(data), data)
+            view.frozen.add_joint_state(self._state_stamp, data)
 
     def _look_for_silence(self) -> None:
+        # A world that waits for its policy takes no pictures.
+        paused = self._world.waits(self._state_stamp)
         for view in self._views:
-            view.look_for_silence()
+            view.look_for_silence(paused)
 
 
 class _CameraView:
@@ -168,8 +173,8 @@ class _CameraView:
             level=DiagnosticStatus.ERROR if problem else DiagnosticStatus.OK, name=self._camera.name,
             message=problem, hardware_id=self._topic))
 
-    def look_for_silence(self) -> None:
-        silence = self._silence.check()
+    def look_for_silence(self, paused: bool) -> None:
+        silence = self._silence.check(paused)
         if silence is None:
             return
         publishers = self._node.count_publishers(self._topic)

@@ -16,7 +16,7 @@ class SilenceWatch:
     def __init__(self, limit: float = 1.0, first: float = 10.0, repeat: float = 5.0,
                  clock: Callable[[], float] = time.monotonic):
         self._limit, self._first, self._repeat, self._clock = limit, first, repeat, clock
-        self._last = clock()
+        self._last = self._checked = clock()
         self._heard_any = False
         self._reported: float | None = None
 
@@ -31,10 +31,29 @@ class SilenceWatch:
     def silent(self) -> bool:
         return self._clock() - self._last > (self._limit if self._heard_any else self._first)
 
-    def check(self) -> float | None:
-        """Seconds of silence when it is time to report one, else None."""
+    def check(self, paused: bool = False) -> float | None:
+        """Seconds of silence when it is time to report one, else None.
+
+        paused: nothing was to be expected since the last check; that time does not count.
+        """
         now = self._clock()
+        if paused:
+            self._last = min(now, self._last + now - self._checked)
+        self._checked = now
         if not self.silent or (self._reported is not None and now - self._reported < self._repeat):
             return None
         self._reported = now
         return now - self._last
+
+
+class WorldWatch:
+    """Tells whether a world in lockstep stands still: it may, for as long as somebody computes."""
+
+    def __init__(self, lockstep: bool):
+        self._lockstep = lockstep
+        self._stamp: int | None = None
+
+    def waits(self, stamp: int | None) -> bool:
+        """Whether the newest joint state (its stamp, ns) is still that of the last call; never where a clock paces it."""
+        before, self._stamp = self._stamp, stamp
+        return self._lockstep and stamp == before

@@ -136,6 +136,11 @@ class Station:
         """Every joint, arm by arm, each arm's gripper joint after its arm joints."""
         return tuple(joint for arm in self.arms.values() for joint in (*arm.joints, arm.gripper.joint))
 
+    @property
+    def lockstep(self) -> bool:
+        """Whether its world waits for the answer to every joint state, so that wall time says nothing."""
+        return self.backend == 'sim' and self.real_time_factor == 0
+
     def arm_slice(self, arm_name: str) -> slice:
         """Where the joints of an arm, without its gripper's, are in `joints`."""
         arm = self.arms[arm_name]

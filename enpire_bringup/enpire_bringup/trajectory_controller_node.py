@@ -39,7 +39,7 @@ class TrajectoryController(StationNode):
         self.set_parameters([Parameter('use_sim_time', value=False)])
         self._motion = StationMotion(self.station)
         self._lock = threading.Lock()            # of _motion and _state: goals run in threads of their own
-        self._lockstep = self.station.backend == 'sim' and self.station.real_time_factor == 0
+        self._lockstep = self.station.lockstep
         self._tick_ns = round(SECOND / self.station.control_rate)
         self._state: tuple | None = None
         self._stamp = 0                          # ns, of _state

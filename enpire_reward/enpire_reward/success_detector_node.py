@@ -22,7 +22,7 @@ from enpire_bringup.image_messages import ImageMessageError, read_image
 from enpire_bringup.node_group import run_single
 from enpire_bringup.paths import runs_directory
 from enpire_bringup.serialized_messages import JointStateReader, stamp_of
-from enpire_bringup.silence_watch import SilenceWatch
+from enpire_bringup.silence_watch import SilenceWatch, WorldWatch
 from enpire_bringup.station_node import HISTORY_QOS, IMAGE_QOS, STATE_QOS, StationNode
 from enpire_msgs.msg import Check, ObjectPose, Verdict
 from enpire_reward.judge import Judgement, RewardJudge, abstention
@@ -60,6 +60,7 @@ class SuccessDetector(StationNode):
         self._frames = FrameAssembler(tuple(names[True]), tuple(names[False]))
         self._verdicts = self.create_publisher(Verdict, 'verdict', STATE_QOS)
         self._watch = SilenceWatch(repeat=1.0)
+        self._world = WorldWatch(self.station.lockstep)
         self._image_subscriptions = {}
         model = PinholeCamera.from_station(self._camera)
         self._camera_model = {'k': np.array(model.info()['k']), 'pose': model.pose}
@@ -159,7 +160,8 @@ class SuccessDetector(StationNode):
             if kind not in self._image_subscriptions:
                 self._image_subscriptions[kind] = self.create_subscription(
                     Image, self._topics[kind], partial(self._on_image, kind), IMAGE_QOS)
-        silence = self._watch.check()
+        # A world that waits for its policy takes no pictures.
+        silence = self._watch.check(self._world.waits(self._frames.newest_joint_stamp))
         if silence is not None:
             reason = (self._camera_problem
                       or f'it is silent: no object pose for {silence:.1f} s ({self._silence_reason()})')

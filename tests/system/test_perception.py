@@ -47,7 +47,7 @@ class FakeCamera:
         self.positions = dict.fromkeys(station.station.joints, 0.1)
         self.poses, self.verdicts = {}, {}
         self.pose = self.verdict = self.status = None       # the newest
-        self.stamp = 100_000_000_000
+        self.now = self.stamp = 100_000_000_000     # ns, of the newest joint state and of the newest image
         self.node.create_subscription(ObjectPose, 'object_poses', self._on_pose, STATE_QOS)
         self.node.create_subscription(Verdict, 'verdict', self._on_verdict, STATE_QOS)
         self.node.create_subscription(DiagnosticStatus, 'camera_status', self._on_status, HISTORY_QOS)
@@ -79,16 +79,26 @@ class FakeCamera:
     def draw(self, pose) -> np.ndarray:
         return drawn(self.model, pose, landmarks=landmark_shapes())
 
+    def pass_time(self, step=FRAME_NS):
+        """The next joint state."""
+        self.now += step
+        joints = JointState(name=list(self.positions), position=list(self.positions.values()))
+        joints.header.stamp.sec, joints.header.stamp.nanosec = divmod(self.now, 1_000_000_000)
+        self.joints.publish(joints)
+
     def show(self, image, encoding='rgb8', step=FRAME_NS, info=None):
         """Publish one image with its camera_info and joint state; returns its stamp, ns."""
-        self.stamp += step
-        joints = JointState(name=list(self.positions), position=list(self.positions.values()))
+        self.pass_time(step)
+        self.stamp = self.now
+        return self.show_again(image, encoding, info)
+
+    def show_again(self, image, encoding='rgb8', info=None):
+        """An image with the stamp of the last one."""
         message, info = Image(), info or CameraInfo(**self.model.info())
         message.header.frame_id = self.camera.optical_frame
-        for header in (message.header, info.header, joints.header):
+        for header in (message.header, info.header):
             header.stamp.sec, header.stamp.nanosec = divmod(self.stamp, 1_000_000_000)
         fill_image(message, image, encoding)
-        self.joints.publish(joints)
         self.infos.publish(info)
         self.images.publish(message)
         return self.stamp
@@ -183,7 +193,7 @@ def test_a_hidden_object_keeps_its_last_pose_and_is_not_visible(camera):
 
 def test_half_an_object_is_flagged_as_occluded(camera):
     camera.spin(0.1)
-    camera.stamp += 2_000_000_000       # the pose of the image before helps no more
+    camera.now += 2_000_000_000       # the pose of the image before helps no more
     bar = [(-0.09, 0.0), (0.09, 0.0), (0.09, 0.06), (-0.09, 0.06)]
     pose = camera.look(drawn(camera.model, POSE, [bar], landmarks=landmark_shapes()))
     assert pose.occluded and not pose.visible and pose.visible_fraction < 0.6
@@ -221,7 +231,11 @@ def test_a_silent_camera_is_named_abstains_and_recovers(camera):
     camera.look(camera.shown)
     before = len(camera.log())
     topic = f'{camera.station.namespace}/{camera.camera.image_topic}'
-    camera.until(lambda: 'silent' in camera.verdict.reason, 'a verdict about the silence', seconds=5.0)
+    said, later = camera.status, time.monotonic() + 1.5
+    camera.until(lambda: time.monotonic() > later, 'a while')
+    assert camera.status is said and camera.verdict.outcome == Verdict.NOT_YET     # the world stands still
+    camera.until(lambda: camera.pass_time() or 'silent' in camera.verdict.reason, 'a verdict about the silence',
+                 seconds=5.0)
     assert camera.verdict.outcome == Verdict.ABSTAIN and 'camera top' in camera.verdict.reason
     camera.until(lambda: not camera.pose.visible and camera.status.level == DiagnosticStatus.ERROR, 'its poses to end')
     line = next(line for line in camera.log()[before:].splitlines() if 'it is silent' in line)
@@ -235,7 +249,8 @@ def test_a_camera_that_sends_the_same_image_again_abstains_and_recovers(camera):
     deadline = time.monotonic() + 5
     while 'the same image again' not in camera.verdict.reason:
         assert time.monotonic() < deadline, camera.verdict
-        camera.show(camera.shown, step=0)
+        camera.pass_time()
+        camera.show_again(camera.shown)
         camera.spin(0.05)
     assert camera.verdict.outcome == Verdict.ABSTAIN and not camera.pose.visible
     assert 'silent' in camera.verdict.reason

@@ -60,14 +60,19 @@ class Perception:
             assert time.monotonic() < deadline, f'waited {seconds} s for {what}; newest: {self.newest}'
             self.executor.spin_once(timeout_sec=0.02)
 
-    def show(self, pose=ELSEWHERE, visible=True, image=None, depth=None):
-        """One frame; returns its verdict."""
+    def publish_joint_state(self):
+        """The next one; ROS time goes on by a frame."""
         self.stamp += FRAME_NS
-        stamp = self.stamp
         state = JointState(name=list(self.joint_positions), position=list(self.joint_positions.values()),
                            velocity=[0.0] * len(self.joint_positions), effort=[1.5] * len(self.joint_positions))
-        state.header.stamp.sec, state.header.stamp.nanosec = divmod(stamp, 1_000_000_000)
+        state.header.stamp.sec, state.header.stamp.nanosec = divmod(self.stamp, 1_000_000_000)
         self.joints.publish(state)
+        return state
+
+    def show(self, pose=ELSEWHERE, visible=True, image=None, depth=None):
+        """One frame; returns its verdict."""
+        state = self.publish_joint_state()
+        stamp = self.stamp
         for picture, encoding, publisher in ((image, 'rgb8', self.images), (depth, '16UC1', self.depths)):
             if picture is not None:
                 message = Image(header=state.header)
@@ -189,7 +194,11 @@ def test_tampering_with_the_environment_shows_in_the_verdict(detector):
 def test_a_silent_camera_gives_an_abstaining_verdict(detector):
     perception = detector()
     perception.show_until(judged, 'the reward program to start')
-    perception.until(lambda: 'silent' in perception.newest.reason, 'a verdict about the silence', seconds=4.0)
+    shown, later = perception.newest, time.monotonic() + 1.5
+    perception.until(lambda: time.monotonic() > later, 'a while')
+    assert perception.newest is shown       # a world that waits for its policy takes no pictures
+    perception.until(lambda: perception.publish_joint_state() and 'silent' in perception.newest.reason,
+                     'a verdict about the silence', seconds=4.0)
     assert perception.newest.outcome == Verdict.ABSTAIN
     assert 'camera top: it is silent' in perception.newest.reason and 'image_raw' in perception.newest.reason
     assert perception.show().outcome == Verdict.NOT_YET
