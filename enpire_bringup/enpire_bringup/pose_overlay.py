@@ -18,6 +18,9 @@ _LANDMARK = (0, 255, 0)
 _AXES = ((255, 0, 255), (0, 200, 255))
 _AXIS_LENGTH = 0.05     # m
 _SHIFT = 4              # fractional bits of OpenCV's coordinates
+_FONT = cv2.FONT_HERSHEY_SIMPLEX
+_LEAST_TEXT = 0.35      # of the font's own size: smaller cannot be read
+_TEXT_MARGIN = 6        # pixels
 
 
 def draw_look(image: np.ndarray, look: Look, items: Sequence[TaskObject], goal: Goal | None) -> np.ndarray:
@@ -37,9 +40,23 @@ def draw_look(image: np.ndarray, look: Look, items: Sequence[TaskObject], goal: 
         for u, v in np.round(look.landmarks).astype(int).tolist():
             cv2.drawMarker(drawn, (u, v), _LANDMARK, cv2.MARKER_CROSS, 9, 1)
         lines.append(look.problem or f'{len(look.landmarks)} landmarks')
-    for number, line in enumerate(reversed(lines)):
-        _text(drawn, line, number)
+    size = max(_LEAST_TEXT, image.shape[1] / 1500)
+    rows = [row for line in lines for row in wrapped(line, size, image.shape[1] - 2 * _TEXT_MARGIN)]
+    for number, row in enumerate(reversed(rows)):
+        _text(drawn, row, number, size)
     return drawn
+
+
+def wrapped(text: str, size: float, width: int) -> list[str]:
+    """The text in rows that are at most `width` pixels wide at this font size; a word alone may be wider."""
+    rows: list[str] = []
+    for word in text.split():
+        longer = f'{rows[-1]} {word}' if rows else word
+        if rows and cv2.getTextSize(longer, _FONT, size, 1)[0][0] <= width:
+            rows[-1] = longer
+        else:
+            rows.append(word)
+    return rows
 
 
 def _pose(image, camera, item, found) -> None:
@@ -79,9 +96,8 @@ def _pixels(camera, points, height) -> np.ndarray | None:
     return np.round(pixels * (1 << _SHIFT)).astype(np.int32)
 
 
-def _text(image, text, line) -> None:
-    """`line` 0 is the lowest."""
-    size = max(0.35, image.shape[1] / 1500)
-    place = (6, image.shape[0] - 8 - round(36 * size) * line)
-    cv2.putText(image, text, place, cv2.FONT_HERSHEY_SIMPLEX, size, (0, 0, 0), 3, cv2.LINE_AA)
-    cv2.putText(image, text, place, cv2.FONT_HERSHEY_SIMPLEX, size, (255, 255, 255), 1, cv2.LINE_AA)
+def _text(image, text, row, size) -> None:
+    """`row` 0 is the lowest."""
+    place = (_TEXT_MARGIN, image.shape[0] - 8 - round(36 * size) * row)
+    cv2.putText(image, text, place, _FONT, size, (0, 0, 0), 3, cv2.LINE_AA)
+    cv2.putText(image, text, place, _FONT, size, (255, 255, 255), 1, cv2.LINE_AA)
