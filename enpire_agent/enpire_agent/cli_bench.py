@@ -29,7 +29,8 @@ def add_verbs(verbs) -> None:
     reset = kinds.add_parser('reset', help='how often, how fast and how well the arm resets the scene')
     reset.add_argument('--n', type=_count, default=50, metavar='N', help='resets')
     reset.add_argument('--hard', action='store_true',
-                       help='before every reset an arm pushes the object away: to the border, under the other arm')
+                       help='before every reset an arm pushes the object away: to the border, under the other arm; every '
+                            'second eight turn it around')
     _add_common(reset, run_reset)
 
     lockstep = kinds.add_parser('lockstep', help='policy steps a second, with cameras and without')

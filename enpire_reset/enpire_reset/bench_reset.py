@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 import time
-from typing import Callable
+from typing import Callable, Sequence
 
 import numpy as np
+
+from enpire_reset.geometry import wrap
 
 FIRST_SEED = 20_000
 RESET_BOUND = 240.0       # s of wall time for one reset
 PUSH_BOUND = 120.0        # s of wall time for one push
 FARTHER = 0.12            # m beyond the action space that an object is pushed
 REACH = 0.50              # m from an arm's base
+TURNS = 16                # seeds from which one that turns the object around is chosen
 NODES = ('sim_station', 'trajectory_controller', 'arm_control', 'sim_cameras', 'camera_perception', 'auto_reset')
 
 
@@ -20,9 +23,10 @@ def run(n: int = 50, *, hard: bool = False, station: str = 'yam_bimanual_sim', t
         report: Callable[[str], None] = lambda line: None) -> dict:
     """Reset the station that is up, else one of its own, for `n` seeds in a row; the figures, JSON-able.
 
-    Each reset begins with the object where the one before left it; with `hard`, the task's arm first pushes it to
-    the border of its reach or of the camera's view, towards the other arm among others. Success is what auto_reset
-    saw. Raises StationError and ConfigurationError when the station does not start.
+    Each reset begins with the object where the one before left it. With `hard`, the task's arm first pushes it to the
+    border of its reach or of the camera's view, towards the other arm among others, and eight of sixteen resets have
+    to turn it around by about 180 degrees. Success is what auto_reset saw. Raises StationError and ConfigurationError
+    when the station does not start.
     """
     from enpire_bringup.bench_station import bench_station
 
@@ -35,15 +39,22 @@ def measure(n: int, namespace: str, domain_id: int, *, hard: bool = False, stati
     """The same on a station that is up."""
     from enpire_bringup.actions import RemoteCallError, action_client, call_action
     from enpire_bringup.bench_station import station_node
+    from enpire_bringup.station import load_station
+    from enpire_bringup.task import load_task
     from enpire_msgs.action import Reset, UseSkill
 
+    terms, places = load_task(task), hard_places(load_station(station), load_task(task))
     results = []
     with station_node('reset_bench', namespace, domain_id) as node:
         client = action_client(node, Reset, 'reset')
         push = action_client(node, UseSkill, 'skills/push')
         for seed in range(FIRST_SEED, FIRST_SEED + n):
             if hard:
-                report(push_away(lambda goal: call_action(node, push, goal, timeout=PUSH_BOUND), seed, station, task))
+                pushed = push_away(lambda goal: call_action(node, push, goal, timeout=PUSH_BOUND), terms,
+                                   places[seed % 8], report)
+                if pushed is not None and seed // 8 % 2:
+                    turn = pushed.pose.pose.orientation
+                    seed = turning_seed(terms, seed, 2.0 * math.atan2(turn.z, turn.w))
             began = time.monotonic()
             try:
                 result = call_action(node, client, Reset.Goal(seed=seed), timeout=RESET_BOUND)
@@ -55,25 +66,30 @@ def measure(n: int, namespace: str, domain_id: int, *, hard: bool = False, stati
     return figures(results)
 
 
-def push_away(push: Callable, seed: int, station: str, task: str) -> str:
-    """Have the task's arm push the object to a place at the edge of the action space, or on; what became of it.
+def push_away(push: Callable, terms, way: Sequence[tuple[float, float]], report: Callable[[str], None]):
+    """Have the task's arm push the object to one place (x, y) after the other; the result of the last push, or None
+    when that failed.
 
-    push: sends a UseSkill goal and returns its result. Eight seeds in a row go to eight places.
+    push: sends a UseSkill goal and returns its result.
     """
-    from enpire_bringup.station import load_station
-    from enpire_bringup.task import load_task
     from enpire_msgs.action import UseSkill
 
-    terms = load_task(task)
     said = []
-    for x, y in hard_places(load_station(station), terms)[seed % 8]:
+    for x, y in way:
         goal = UseSkill.Goal(arm=terms.action.arm, object=terms.start.object, height=terms.action.height)
         goal.pose.header.frame_id = 'world'
         goal.pose.pose.position.x, goal.pose.pose.position.y = x, y
         pushed = push(goal)
         where = pushed.pose.pose.position
         said.append(f'to ({where.x:.2f}, {where.y:.2f}) m' if pushed.success else pushed.message)
-    return 'pushed ' + ', then '.join(said)
+    report('pushed ' + ', then '.join(said))
+    return pushed if pushed.success else None
+
+
+def turning_seed(terms, number: int, yaw: float) -> int:
+    """Of TURNS seeds, others for every number, the one whose start pose is turned from `yaw` (rad) most."""
+    seeds = range(TURNS * number, TURNS * (number + 1))
+    return max(seeds, key=lambda seed: abs(wrap(terms.start_pose(seed)[2] - yaw)))
 
 
 def hard_places(station, task) -> list[list[tuple[float, float]]]:

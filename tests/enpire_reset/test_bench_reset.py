@@ -5,7 +5,8 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from enpire_reset.bench_reset import figures, hard_places
+from enpire_reset.bench_reset import figures, hard_places, turning_seed
+from enpire_reset.geometry import wrap
 
 
 def result(success, attempts=1, duration=8.0):
@@ -32,3 +33,9 @@ def test_hard_starts_lie_at_the_edge_of_the_action_space_and_towards_the_other_a
     other = np.array(station.arms['right'].base_xyz[:2])
     assert beyond and all(((place < low) | (place > high)).any() for place in map(np.array, beyond))
     assert min(np.linalg.norm(np.array(place) - other) for place in beyond) < 0.45
+
+
+def test_half_of_the_hard_resets_turn_the_object_around(task):
+    turns = [abs(wrap(task.start_pose(turning_seed(task, 20_008, yaw))[2] - yaw)) for yaw in np.linspace(-3.1, 3.1, 50)]
+    assert min(turns) > math.radians(150)
+    assert turning_seed(task, 20_008, 0.0) != turning_seed(task, 20_009, 0.0)
