@@ -69,9 +69,15 @@ class StationClient:
 
     def run_trial(self, recipe: str = '', seed: int = 0, *, campaign: str = '', kind: str = '',
                   timeout: float = 1200.0, feedback: Callable | None = None) -> TrialResult:
-        """Reset, run the recipe's policy, judge, record."""
+        """Reset, run the recipe's policy, judge, record.
+
+        Raises RemoteCallError with the runner's reason when that did not run or could not record the trial.
+        """
         goal = RunTrial.Goal(recipe=recipe, campaign=campaign, kind=kind, seed=seed)
-        return self._act(RunTrial, 'run_trial', goal, timeout, feedback).result
+        result = self._act(RunTrial, 'run_trial', goal, timeout, feedback).result
+        if not result.outcome:
+            raise RemoteCallError(f'run_trial: {result.reason or "failed; the log of trial_runner says why"}')
+        return result
 
     def move_arm(self, goal: MoveArm.Goal, *, timeout: float = 120.0) -> MoveArm.Result:
         return self._act(MoveArm, 'move_arm', goal, timeout, None)

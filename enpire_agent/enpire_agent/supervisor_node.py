@@ -13,6 +13,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 
 from enpire_agent.campaign import Campaign, CampaignError, CampaignStopped
 from enpire_agent.campaign_state import Best, CampaignSettings, CampaignState, TrialOutcome, outcome_of_line
+from enpire_agent.durable_file import DiskFullError
 from enpire_agent.ledger import Ledger
 from enpire_agent.peer_recipes import PeerRecipes
 from enpire_agent.recipe import load_recipe
@@ -81,7 +82,7 @@ class Supervisor(StationNode):
             return _result(state, True, state.finished)
         except CampaignStopped as stopped:
             return _result(campaign.state, False, str(stopped))
-        except (CampaignError, RepositoryError, ConfigurationError) as error:
+        except (CampaignError, RepositoryError, ConfigurationError, DiskFullError) as error:
             self._error = str(error)
             self._listen(campaign).event('error', len(campaign.state.iterations), str(error))
             raise GoalAborted(_result(campaign.state, False, str(error))) from error
@@ -130,8 +131,11 @@ class Supervisor(StationNode):
         # The line may come while the runner is busy: of this very trial, cancelled a moment ago.
         while line() is None:
             try:
-                call_action(self, self._run_trial, goal, timeout=TRIAL_BOUND, cancelled=cancelled,
-                            feedback=self._on_trial_feedback)
+                answer = call_action(self, self._run_trial, goal, timeout=TRIAL_BOUND, cancelled=cancelled,
+                                     feedback=self._on_trial_feedback)
+                if line() is None:
+                    raise CampaignError(answer.result.reason or 'the trial runner did not enter the trial in the '
+                                                                'ledger; its log says why')
                 break
             except RemoteCallCancelled as error:
                 self._await_end_of_cancelled_trial(line)
@@ -151,10 +155,7 @@ class Supervisor(StationNode):
                 break
             finally:
                 self._stage = ''
-        entered = line()
-        if entered is None:
-            raise CampaignError('the trial runner did not start the trial; its log says why')
-        return outcome_of_line(entered)
+        return outcome_of_line(line())
 
     def _await_end_of_cancelled_trial(self, line) -> None:
         """Until it is in the ledger, so that a campaign resumed at once knows of it."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import time
 import traceback
 import uuid
@@ -25,8 +24,7 @@ from enpire_agent.policy_session import PolicyFailure, PolicySession, next_targe
 from enpire_agent.recipe import load_recipe
 from enpire_agent.recipe_repository import recipe_identity
 from enpire_agent.seeds import check_seed
-from enpire_agent.trial_record import (POLICY_LOG, RESULT, STARTED, RecordError, read_result, write_result,
-                                       write_started)
+from enpire_agent.trial_record import POLICY_LOG, RecordError, write_result, write_started
 from enpire_bringup.configuration import ConfigurationError
 from enpire_bringup.task import Task
 
@@ -423,63 +421,6 @@ def started_content(request: TrialRequest, started: str) -> dict:
             'task': request.task, 'kind': request.kind, 'recipe': request.recipe, 'seed': request.seed,
             'env_hash': request.env_hash, 'directory': str(request.directory), 'started': started,
             'process': {'pid': process.pid, 'create_time': process.create_time()}}
-
-
-def close_abandoned_trials(runs: Path, station: str) -> list[dict]:
-    """Enter every trial of this station that was started and never finished; returns the new ledger lines.
-
-    A trial whose process still runs is left alone. One that has its trial.json is entered as that says, any other
-    as ABORTED.
-    """
-    lines = []
-    for folder in sorted(runs.glob(f'*/{station}/trials')):
-        ledger = Ledger(folder.parent / 'ledger.jsonl')
-        known = {line['trial_id'] for line in ledger.entries()}
-        for file in sorted(folder.glob(f'*/{STARTED}')):
-            if file.parent.name not in known:
-                line = _abandoned_line(file)
-                if line is not None:
-                    lines.append(ledger.append(line))
-    return lines
-
-
-def _abandoned_line(file: Path) -> dict | None:
-    import json
-
-    try:
-        started = json.loads(file.read_text(encoding='utf-8'))
-        process = started.pop('process')
-    except (OSError, ValueError, KeyError) as error:
-        _log.error('%s: cannot be read (%s), so this trial cannot be entered in the ledger', file, error)
-        return None
-    if _is_alive(process):
-        return None
-    if (file.parent / RESULT).is_file():
-        keys = TrialReport(_no_request()).ledger_line()
-        content = read_result(file.parent)
-        line = {key: content.get(key) for key in keys}
-        if line['verdict']:
-            line['verdict'].pop('checks', None)
-        return line
-    last = max(entry.stat().st_mtime for entry in [file, *file.parent.iterdir()])
-    ended = datetime.fromtimestamp(last, timezone.utc)
-    wall = max(0.0, (ended - datetime.fromisoformat(started['started'])).total_seconds())
-    return {**started, 'outcome': ABORTED, 'reason': 'the trial runner ended during the trial', 'reset_success': False,
-            'reset_attempts': 0, 'duration': 0.0, 'wall_duration': round(wall, 3), 'steps': 0, 'late_steps': 0,
-            'verdict': None, 'position_error': None, 'ended': ended.isoformat(timespec='milliseconds')}
-
-
-def _no_request() -> TrialRequest:
-    return TrialRequest('', '', '', '', '', 0, Path(), '', '', Path())
-
-
-def _is_alive(process: dict) -> bool:
-    if process['pid'] == os.getpid():
-        return abs(psutil.Process().create_time() - process['create_time']) < 0.01
-    try:
-        return abs(psutil.Process(process['pid']).create_time() - process['create_time']) < 0.01
-    except (psutil.NoSuchProcess, psutil.AccessDenied):
-        return False
 
 
 def edge_places(low, high, inset: float = 0.01) -> list[np.ndarray]:

@@ -20,7 +20,7 @@ import numpy as np
 from mcap.reader import make_reader
 from mcap.writer import CompressionType, Writer
 
-from enpire_agent.durable_file import without_nan, write_json_durably
+from enpire_agent.durable_file import disk_full_explained, sync_directory, without_nan, write_json_durably
 from enpire_bringup.configuration import ConfigurationError
 
 STARTED, RESULT, EPISODE, POLICY_LOG = 'started.json', 'trial.json', 'episode.mcap', 'policy.log'
@@ -40,7 +40,10 @@ class RecordError(RuntimeError):
 
 def write_started(directory: Path, started: dict) -> None:
     """The first file of a trial, on disk before anything moves: a trial that has it cannot vanish."""
-    directory.mkdir(parents=True, exist_ok=False)
+    with disk_full_explained(directory):
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        directory.mkdir()
+        sync_directory(directory.parent)
     write_json_durably(directory / STARTED, started)
 
 

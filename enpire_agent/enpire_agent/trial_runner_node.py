@@ -6,14 +6,18 @@ from pathlib import Path
 
 from rclpy.parameter import Parameter
 
-from enpire_agent.trial import Trial, TrialReport, close_abandoned_trials, make_request
+from enpire_agent.abandoned_trials import close_abandoned_trials
+from enpire_agent.durable_file import check_free_space
+from enpire_agent.trial import Trial, TrialReport, make_request
 from enpire_agent.trial_station import SECOND, RosTrialStation
-from enpire_bringup.actions import BlockingActionServer, RunningGoal
+from enpire_bringup.actions import BlockingActionServer, GoalAborted, RunningGoal
 from enpire_bringup.node_group import run_single
 from enpire_bringup.paths import runs_directory
 from enpire_bringup.station_node import HISTORY_QOS, StationNode
 from enpire_msgs.action import RunTrial
 from enpire_msgs.msg import Check, TrialResult, Verdict
+
+LEAST_FREE = 100_000_000     # bytes on the disk of the results; a trial needs about a tenth of that
 
 _OUTCOMES = {'abstain': Verdict.ABSTAIN, 'not_yet': Verdict.NOT_YET, 'success': Verdict.SUCCESS}
 
@@ -27,39 +31,53 @@ class TrialRunner(StationNode):
         self.set_parameters([Parameter('use_sim_time', value=False)])
         self._runs = runs_directory()
         self._station_name = self.get_namespace().strip('/') or self.station.name
-        for line in close_abandoned_trials(self._runs, self._station_name):
-            self.get_logger().warning(f'trial {line["trial_id"]} was not finished: entered as {line["outcome"]}')
+        self._all_entered = True     # in their ledgers: the trials that this process started
+        self._enter_abandoned_trials()
         self._results = self.create_publisher(TrialResult, 'trial_results', HISTORY_QOS)
         self._ros_station = RosTrialStation(self)
         self._server = BlockingActionServer(
             self, RunTrial, 'run_trial', self._run_trial,
             busy_message='a trial is running; wait for it to end or cancel it')
 
+    def _enter_abandoned_trials(self) -> None:
+        for line in close_abandoned_trials(self._runs, self._station_name, mine_ended=True):
+            self.get_logger().warning(f'trial {line["trial_id"]} was not finished: entered as {line["outcome"]}')
+
     def _run_trial(self, goal: RunningGoal) -> RunTrial.Result:
-        asked = goal.request
+        try:
+            result = self._run_and_record(goal)
+        except Exception as error:
+            self.get_logger().error(f'run_trial: {error}')
+            raise GoalAborted(RunTrial.Result(result=TrialResult(reason=str(error) or repr(error)))) from error
+        self._results.publish(result)
+        return RunTrial.Result(result=result)
+
+    def _run_and_record(self, goal: RunningGoal) -> TrialResult:
+        asked, station = goal.request, self._ros_station
         recipe = Path(asked.recipe).expanduser() if asked.recipe else self.task.recipe
         request = make_request(
             self._runs, campaign=asked.campaign, station=self._station_name, task=self.task, kind=asked.kind,
             seed=asked.seed, recipe_directory=recipe.resolve(), env_hash=self.env_hash)
-        station = self._ros_station
+        check_free_space(request.directory, LEAST_FREE)
+        if not self._all_entered:
+            self._enter_abandoned_trials()
 
         def stage(name: str, message: str) -> None:
             goal.publish_feedback(RunTrial.Feedback(stage=name, message=message))
-
-        trial = Trial(request, self.task, station, stage)
 
         def start(directory: Path) -> None:
             station.begin(lambda: goal.is_cancel_requested)
             station.start_recording(directory)
 
+        trial = Trial(request, self.task, station, stage)
+        self._all_entered = False
         try:
             report = trial.run(start_recording=start, close_recording=station.close_recording)
         finally:
             station.end()
-        result = result_message(report)
+        self._all_entered = True
         self.get_logger().info(f'trial {request.trial_id}: {report.outcome}: {report.reason}')
-        self._results.publish(result)
-        return RunTrial.Result(result=result)
+        return result_message(report)
 
     def destroy_node(self) -> None:
         if hasattr(self, '_server'):

@@ -1,8 +1,10 @@
 import json
 import multiprocessing
+import resource
 
 import pytest
 
+from enpire_agent.durable_file import DiskFullError
 from enpire_agent.ledger import FIRST, Ledger, LedgerError
 
 
@@ -76,8 +78,28 @@ def test_nan_is_refused_and_leaves_the_ledger_as_it_was(ledger):
 
 def test_nothing_is_appended_behind_a_line_that_was_changed(ledger):
     _change_line(ledger, 5, lambda line: line.replace('SUCCESS', 'FAILURE'))
-    with pytest.raises(LedgerError, match='line 5'):
+    with pytest.raises(LedgerError, match='the last line .trial t4. was changed'):
         ledger.append({'trial_id': 't5'})
+
+
+def test_a_long_last_line_is_found_and_continued(ledger):
+    ledger.append({'trial_id': 'long', 'reason': 'x' * 200_000})
+    ledger.append({'trial_id': 'next'})
+    assert [entry['trial_id'] for entry in ledger.verify()][-2:] == ['long', 'next']
+
+
+def test_a_full_disk_is_one_clear_error_and_the_ledger_stays_whole(ledger):
+    before = ledger.file.read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 100, hard))     # room for a part of a line
+    try:
+        with pytest.raises(DiskFullError, match=r'ledger.jsonl: could not be written, file too large .* make room'):
+            ledger.append({'trial_id': 't5', 'reason': 'x' * 500})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert ledger.file.read_bytes() == before
+    ledger.append({'trial_id': 't5'})
+    assert len(ledger.verify()) == 6
 
 
 def _append_many(file, name):

@@ -2,8 +2,6 @@ import json
 import math
 import re
 import shutil
-import subprocess
-import sys
 import textwrap
 
 import numpy as np
@@ -11,8 +9,8 @@ import pytest
 
 from enpire_agent.ledger import Ledger
 from enpire_agent.policy_session import next_target, read_action
-from enpire_agent.trial import (ABORTED, Check, Judgement, ResetReport, Step, Trial, TrialEnd, close_abandoned_trials,
-                                edge_places, farthest_place, make_request)
+from enpire_agent.trial import (ABORTED, Check, Judgement, ResetReport, Step, Trial, TrialEnd, edge_places,
+                                farthest_place, make_request)
 from enpire_bringup.paths import share_directory
 from enpire_bringup.task import load_task
 
@@ -322,41 +320,6 @@ def test_a_fault_of_the_runner_itself_still_counts_the_trial(tmp_path, task):
     station.command = lambda stamp, target: 1 / 0
     report = _run(tmp_path, task, station, _policy(tmp_path))
     assert report.outcome == 'ABORTED' and 'ZeroDivisionError' in report.reason
-
-
-def test_a_trial_whose_process_died_is_entered_as_aborted_at_the_next_start(tmp_path, task):
-    recipe = _policy(tmp_path)
-    script = f'''
-import os
-from pathlib import Path
-from enpire_agent.trial import make_request, started_content
-from enpire_agent.trial_record import write_started
-from enpire_bringup.task import load_task
-request = make_request(Path({str(tmp_path / "runs")!r}), campaign='c', station='station_1',
-                       task=load_task({str(task.directory)!r}), kind='gate', seed=7,
-                       recipe_directory=Path({str(recipe)!r}), env_hash={ENV!r})
-write_started(request.directory, started_content(request, '2026-01-01T00:00:00+00:00'))
-print(request.trial_id, flush=True)
-os.kill(os.getpid(), 9)
-'''
-    trial_id = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True).stdout.strip()
-    assert trial_id
-
-    (line,) = close_abandoned_trials(tmp_path / 'runs', 'station_1')
-
-    assert (line['trial_id'], line['outcome'], line['kind'], line['seed']) == (trial_id, 'ABORTED', 'gate', 7)
-    assert Ledger(tmp_path / 'runs' / 'c' / 'station_1' / 'ledger.jsonl').verify() == [line]
-    assert close_abandoned_trials(tmp_path / 'runs', 'station_1') == [], 'only once'
-
-
-def test_a_trial_that_still_runs_elsewhere_is_left_alone(tmp_path, task):
-    from enpire_agent.trial import started_content
-    from enpire_agent.trial_record import write_started
-
-    request = make_request(tmp_path / 'runs', campaign='c', station='station_1', task=task, kind='gate', seed=7,
-                           recipe_directory=_policy(tmp_path), env_hash=ENV)
-    write_started(request.directory, started_content(request, '2026-01-01T00:00:00+00:00'))
-    assert close_abandoned_trials(tmp_path / 'runs', 'station_1') == []
 
 
 @pytest.mark.parametrize('changes, said', [
