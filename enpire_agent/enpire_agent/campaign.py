@@ -37,6 +37,8 @@ _RECENT_TRIALS = 12
 _SPEED_OF_A_BETTER_RECIPE = 0.6  # of the wall time of a trial
 _LUCK = 0.3                      # probability of at least so many successes at the old rate that is not luck
 _UNKNOWN_TRIAL_TIME = 15.0       # s of wall time, for the first estimate of the time left
+_REMOTE_ANSWERS = 10.0           # s of wall time that a peer's remote gets within the campaign's own time ...
+_ASK_REMOTE_AGAIN = 60.0         # ... and s after which one that did not answer is asked again
 
 
 class CampaignError(RuntimeError):
@@ -85,6 +87,7 @@ class Campaign:
         self._holding = False
         self._stopping = False
         self._reset_failures = 0
+        self._ask_again: dict[str, float] = {}                      # remote -> time.monotonic()
         self._session_started = time.monotonic()
         self._recent: deque[float] = deque(maxlen=_RECENT_TRIALS)   # s of wall time
         self.state = self._load(settings)
@@ -284,8 +287,14 @@ class Campaign:
             log=lambda text: self._listener.event('error', len(state.iterations), text))
 
     def _read_peer(self, peer: PeerRecipe) -> dict[str, str | None]:
-        if peer.remote:
-            self._repository.fetch(peer.remote)
+        """Files that differ from the peer's. git_bridge has fetched them, as a rule; else the remote gets one chance a
+        minute, so that one which is away does not keep the station from its trials."""
+        if not self._repository.has(peer.commit):
+            if time.monotonic() < self._ask_again.get(peer.remote, 0.0):
+                raise RepositoryError(f'{peer.remote} was away a moment ago')
+            self._ask_again[peer.remote] = time.monotonic() + _ASK_REMOTE_AGAIN
+            self._repository.fetch_commit(peer.commit, peer.remote, self.state.settings.campaign, _REMOTE_ANSWERS)
+            del self._ask_again[peer.remote]
         return self._repository.edit_towards(peer.commit)
 
     def _run_iteration(self, iteration: Iteration) -> None:
@@ -301,7 +310,10 @@ class Campaign:
         """The edit in the work tree; returns why it cannot be tried, or ''."""
         self._repository.discard()
         try:
-            self._repository.write(iteration.files)
+            if iteration.adopts:
+                self._repository.put_files_of(iteration.adopts)     # byte by byte what the peer measured
+            else:
+                self._repository.write(iteration.files)
             static_check(self._repository.work_tree, list(iteration.files))
         except (ConfigurationError, RepositoryError) as error:
             return f'not tried: {error}'

@@ -92,7 +92,7 @@ class GitBridge(StationNode):
             try:
                 repository = RecipeRepository(self._runs / recipe.campaign / self._station_name / 'recipe')
                 try:
-                    repository.push(recipe.remote)
+                    recipe.branch = repository.push(recipe.remote, recipe.campaign)
                 finally:
                     repository.close()
                 break
@@ -115,8 +115,8 @@ class GitBridge(StationNode):
             repository = RecipeRepository.open_or_create(
                 self._runs / campaign / self._station_name / 'recipe', self._station_name, self.task.recipe)
             try:
-                repository.fetch(self._remote or peer.remote)
-                adopted = repository.take_over(peer.commit, {
+                repository.fetch_commit(peer.commit, self._remote or peer.remote, campaign)
+                adopted = repository.adopt(peer.commit, {
                     'Task': peer.task, 'Station': self._station_name, 'Method': peer.method,
                     'Env-Hash': peer.env_hash, 'Decision': 'adopt', 'Adopted-From': f'{peer.station} {peer.commit}'})
             finally:

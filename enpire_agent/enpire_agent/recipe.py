@@ -60,7 +60,7 @@ def static_check(directory: Path | str, changed: list[str]) -> None:
     """
     directory = Path(directory)
     for path in changed:
-        if path not in EDITABLE and not path.startswith('notes/'):
+        if not _is_editable(path):
             raise ConfigurationError(
                 f'{directory}: the edit changes {path}; a recipe may change only {", ".join(EDITABLE)} and notes/')
     for name in _PROGRAMS:
@@ -70,6 +70,13 @@ def static_check(directory: Path | str, changed: list[str]) -> None:
     if not any(isinstance(node, ast.ClassDef) and node.name == 'Policy' for node in policy.body):
         raise ConfigurationError(f'{directory / "policy.py"}: defines no class Policy')
     load_recipe(directory)
+
+
+def _is_editable(path: str) -> bool:
+    parts = path.split('/')
+    hidden = any(part in ('', '.', '..', '__pycache__') or part.startswith('.git') or part.endswith('.pyc')
+                 for part in parts)     # what Git or a reader of the folder does not see as it is
+    return not hidden and (path in EDITABLE or len(parts) > 1 and parts[0] == 'notes')
 
 
 def with_parameters(text: str, values: dict) -> str:

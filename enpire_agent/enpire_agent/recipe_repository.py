@@ -2,60 +2,76 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Mapping
 
 import git
 
-from enpire_agent.recipe import files_hash
+from enpire_agent import recipe_remote
+from enpire_agent.git_command import RepositoryError, exclusive, git_environment, run_git
+from enpire_agent.recipe import files_hash, static_check
+from enpire_bringup.configuration import ConfigurationError
 
-_PUSH_TIMEOUT = 60.0   # s of wall time, fetch and push
-_SUBJECT_LENGTH = 200
+TAKE_OVER, MERGE, CHERRY_PICK = 'take over', 'merge', 'cherry-pick'
 
-
-class RepositoryError(RuntimeError):
-    """Git could not do it; the work tree is as it was before."""
+_REMOTE_TIMEOUT = 60.0   # s of wall time, fetch and push
+_LOCK_TIMEOUT = 20.0    # s of wall time that another command on the same work tree is waited for
+_SUBJECT_LENGTH = 120
+# Identity, and for who works here by hand what git_command sees to otherwise.
+_CONFIGURATION = '''[user]
+	name = {station}
+	email = {station}@enpire.invalid
+[commit]
+	gpgSign = false
+[core]
+	hooksPath = /dev/null
+[gc]
+	auto = 0
+'''
+_WRITERS = ('add', 'cherry-pick', 'clean', 'commit', 'merge', 'reset', 'restore', 'revert')
 
 
 class RecipeRepository:
     """The work tree `recipe/` of one station on the branch named after it.
 
     The first commit is the same in every station that starts from the same files (fixed author and date), so that
-    the branches of a fleet have a common root. Neither needs nor changes any Git configuration of the user.
+    the branches of a fleet have a common root. Neither needs nor changes any Git configuration of the user. Several
+    processes may use the same work tree; what a killed one left half done is put right.
     """
 
     def __init__(self, work_tree: Path | str):
         """Open an existing work tree. Raises RepositoryError when it is none."""
         self.work_tree = Path(work_tree).resolve()
+        self._git_dir = self.work_tree / '.git'
         try:
             self._repo = git.Repo(self.work_tree)
         except (git.InvalidGitRepositoryError, git.NoSuchPathError) as error:
             raise RepositoryError(f'{self.work_tree} is not a Git work tree of a campaign') from error
-        _set_environment(self._repo)
+        self._repo.git.update_environment(**git_environment(self._git_dir))
 
     @classmethod
     def open_or_create(cls, work_tree: Path | str, station: str, starting_recipe: Path | str) -> 'RecipeRepository':
         """The campaign's work tree; on the first call with `starting_recipe` as its first commit."""
         work_tree = Path(work_tree)
-        if (work_tree / '.git').exists() and _has_commit(work_tree):
+        if _has_commit(work_tree):
             return cls(work_tree)
         work_tree.mkdir(parents=True, exist_ok=True)
-        repo = git.Repo.init(work_tree, initial_branch=station)
-        _configure(repo, station)
+        run_git(work_tree, 'init', '--quiet', '--template=', f'--initial-branch={station}')
+        with open(work_tree / '.git' / 'config', 'a') as file:
+            file.write(_CONFIGURATION.format(station=station))
+        (work_tree / '.git' / 'info').mkdir(exist_ok=True)
+        (work_tree / '.git' / 'info' / 'exclude').write_text('__pycache__/\n*.pyc\n')
         repository = cls(work_tree)
         starting_recipe = Path(starting_recipe)
         for source in sorted(starting_recipe.rglob('*')):
             relative = source.relative_to(starting_recipe)
-            if source.is_file() and '__pycache__' not in relative.parts:
+            if source.is_file() and not {'__pycache__', '.git'} & set(relative.parts):
                 (work_tree / relative).parent.mkdir(parents=True, exist_ok=True)
                 (work_tree / relative).write_bytes(source.read_bytes())
         fixed = {f'GIT_{who}_{what}': value for who in ('AUTHOR', 'COMMITTER') for what, value in (
             ('NAME', 'ENPIRE'), ('EMAIL', 'enpire@enpire.invalid'), ('DATE', '2026-01-01T00:00:00+0000'))}
-        with repository._repo.git.custom_environment(**fixed):
-            repository._git('add', '--all')
-            repository._git('commit', '--quiet', '--allow-empty', '-m',
-                            "Start from the task's recipe")
+        repository._git('add', '--all')
+        repository._git('commit', '--quiet', '--allow-empty', '-m', "Start from the task's recipe", **fixed)
         return repository
 
     @property
@@ -75,7 +91,8 @@ class RecipeRepository:
     def write(self, files: Mapping[str, str | None]) -> None:
         """Put an edit into the work tree (None deletes). Raises RepositoryError for a path outside of it."""
         for path in files:
-            if not (self.work_tree / path).resolve().is_relative_to(self.work_tree) or path.startswith('.git'):
+            inside = (self.work_tree / path).resolve().is_relative_to(self.work_tree)
+            if not inside or any(part.lower() == '.git' for part in Path(path).parts) or '..' in Path(path).parts:
                 raise RepositoryError(f'the edit names {path}, which is outside of {self.work_tree}')
         for path, content in files.items():
             target = self.work_tree / path
@@ -86,18 +103,19 @@ class RecipeRepository:
                 target.write_text(content, encoding='utf-8')
 
     def discard(self) -> None:
-        """Back to the last commit: an edit that was never committed goes away."""
+        """Back to the last commit: an edit that was never committed goes away, and compiled Python with it."""
         self._git('reset', '--hard', '--quiet')
-        self._git('clean', '-fdq')
+        self._git('clean', '-ffdxq')
 
-    def commit(self, subject: str, trailers: Mapping[str, object], second_parent: str | None = None) -> str:
+    def commit(self, hypothesis: str, trailers: Mapping[str, object], second_parent: str | None = None) -> str:
         """Commit the work tree; returns the SHA-1.
 
         second_parent: a peer's commit that was taken over, so that the history shows where the recipe came from.
         """
-        subject = ' '.join(subject.split())[:_SUBJECT_LENGTH] or 'Change the recipe'
+        text = ' '.join(hypothesis.split()) or 'Change the recipe'
+        body = f'{text}\n\n' if len(text) > _SUBJECT_LENGTH else ''
         lines = [f'{key}: {" ".join(str(value).split())}' for key, value in trailers.items()]
-        message = f'{subject}\n\n' + '\n'.join(lines) + '\n'
+        message = f'{_shortened(text)}\n\n{body}' + '\n'.join(lines) + '\n'
         self._git('add', '--all')
         if second_parent is None:
             self._git('commit', '--quiet', '--allow-empty', '-m', message)
@@ -109,10 +127,14 @@ class RecipeRepository:
 
     def revert(self, commit: str) -> str:
         """A commit that takes `commit` back; the rejected idea stays in the history. Returns the SHA-1."""
+        subject = self.message(commit).splitlines()[0]
         try:
-            self._git('revert', '--no-edit', commit)
+            # Committed apart: `git revert` alone refuses to take back an edit that changed nothing.
+            self._git('revert', '--no-commit', commit)
+            self._git('commit', '--quiet', '--allow-empty', '-m',
+                      f'Revert "{subject}"\n\nThis reverts commit {commit}.\n')
         except RepositoryError:
-            self._abort('revert')
+            self.discard()
             raise
         return self.head
 
@@ -125,57 +147,91 @@ class RecipeRepository:
 
     def diff(self, commit: str) -> str:
         """Unified diff of a commit against its (first) parent; empty for the first commit."""
-        if not self._repo.commit(commit).parents:
+        if not self._commit(commit).parents:
             return ''
         return self._git('diff', '--no-color', f'{commit}^1', commit)
 
     def message(self, commit: str) -> str:
-        return str(self._repo.commit(commit).message)
+        return str(self._commit(commit).message)
+
+    def has(self, commit: str) -> bool:
+        """Whether a commit (full SHA-1) with its files is here."""
+        try:
+            self._git('cat-file', '-e', f'{commit}^{{commit}}')
+        except RepositoryError:
+            return False
+        return True
 
     def files(self, commit: str) -> dict[str, str]:
         """Path -> text of every file of a commit that is here (see `fetch`).
 
         Raises RepositoryError when the commit is not here.
         """
-        try:
-            tree = self._repo.commit(commit).tree
-        except (ValueError, git.BadName) as error:
-            raise RepositoryError(f'commit {commit[:12]} is not in {self.work_tree}; was it pushed to the '
-                                  f'remote?') from error
         return {str(blob.path): blob.data_stream.read().decode('utf-8', 'replace')
-                for blob in tree.traverse() if blob.type == 'blob'}
+                for blob in self._commit(commit).tree.traverse() if blob.type == 'blob'}
 
-    def push(self, remote: str) -> None:
-        """Push the branch; a local remote that does not exist yet is created.
+    def push(self, remote: str, campaign: str) -> str:
+        """Push the branch; returns its name there: <campaign>/<station>, since a remote may hold many campaigns.
 
-        Raises RepositoryError with what Git said.
+        A local remote that does not exist yet is created. Where somebody rewrote our branch there, nothing is
+        overwritten: a new one gets our work. Raises RepositoryError with what Git said.
         """
-        if _is_local(remote) and not Path(remote).exists():
-            try:
-                bare = git.Repo.init(remote, bare=True, initial_branch=self.branch)
-                _configure(bare, self.branch)
-            except (OSError, git.GitError) as error:
-                raise RepositoryError(f'cannot create the remote {remote}: {error}') from error
-        self._git('push', '--quiet', remote, f'HEAD:refs/heads/{self.branch}', timeout=_PUSH_TIMEOUT)
+        return recipe_remote.push(self.work_tree, remote, f'{campaign}/{self.branch}', self.head, _REMOTE_TIMEOUT)
 
-    def fetch(self, remote: str) -> None:
-        """Fetch every branch of the remote to refs/remotes/fleet/. Raises RepositoryError."""
-        self._git('fetch', '--quiet', remote, '+refs/heads/*:refs/remotes/fleet/*', timeout=_PUSH_TIMEOUT)
+    def fetch(self, remote: str, campaign: str, timeout: float = _REMOTE_TIMEOUT) -> None:
+        """Fetch every branch of a campaign to refs/remotes/fleet/. Raises RepositoryError."""
+        with self._fetching(timeout) as lock:
+            recipe_remote.fetch(self.work_tree, remote, f'+refs/heads/{campaign}/*:refs/remotes/fleet/*', timeout, lock)
 
-    def take_over(self, commit: str, trailers: Mapping[str, object]) -> str:
-        """Make a peer's commit this branch's recipe: a merge commit whose files are exactly the peer's.
+    def fetch_commit(self, commit: str, remote: str, campaign: str, timeout: float = _REMOTE_TIMEOUT) -> None:
+        """See to it that a peer's commit is here; asks the remote only when it is not.
 
-        The peer's figures belong to exactly those files, so nothing is mixed. Returns the SHA-1.
-        Raises RepositoryError, with the work tree untouched, when there are uncommitted changes or the commit is
-        not here.
+        Raises RepositoryError, e.g. when the peer's branch was rewritten and the remote does not have it any more.
         """
+        if self.has(commit):
+            return
+        self.fetch(remote, campaign, timeout)
+        if self.has(commit):
+            return
+        try:
+            with self._fetching(timeout) as lock:
+                recipe_remote.fetch(self.work_tree, remote, commit, timeout, lock)
+        except RepositoryError as error:
+            raise RepositoryError(f'commit {commit[:12]} is not on a branch of {remote} any more, and it does not give '
+                                  f'it out otherwise: the branch was rewritten, or the commit never pushed') from error
+
+    def adopt(self, commit: str, trailers: Mapping[str, object], how: str = TAKE_OVER) -> str:
+        """Bring a peer's recipe, or the idea in its last commit, onto this branch; returns the new SHA-1.
+
+        how: TAKE_OVER, a merge commit whose files are exactly the peer's, to which the peer's figures belong; MERGE,
+        what both changed since their common beginning; CHERRY_PICK, only what the one commit changed, on top of ours.
+
+        Raises RepositoryError, with the work tree as it was, when there are uncommitted changes, the commit is not
+        here, both changed the same lines (ConflictError), or the outcome is no recipe.
+        """
+        subject = self.message(commit).splitlines()[0].removeprefix('Adopt: ')
         changed = self.changed_paths()
         if changed:
             raise RepositoryError(f'{self.work_tree} has uncommitted changes ({", ".join(changed)}); '
                                   f'commit or discard them before adopting')
-        self.write(self.edit_towards(commit))
-        subject = self.message(commit).splitlines()[0]
-        return self.commit(f'Adopt: {subject}', trailers, second_parent=self._repo.commit(commit).hexsha)
+        try:
+            self._apply(commit, how)
+            static_check(self.work_tree, self.changed_paths())
+        except ConfigurationError as error:
+            self.discard()
+            raise RepositoryError(f'{commit[:12]} is no recipe here: {error}') from error
+        except RepositoryError as error:
+            conflicts = self._conflicts()
+            self.discard()      # which also forgets a merge or cherry-pick that is under way
+            if conflicts:
+                raise ConflictError(commit, how, conflicts) from error
+            raise
+        parent = None if how == CHERRY_PICK else commit
+        return self.commit(f'Adopt: {subject}', {**trailers, 'Adopted-By': how}, second_parent=parent)
+
+    def put_files_of(self, commit: str) -> None:
+        """Make the work tree's files exactly those of `commit`, uncommitted."""
+        self._git('restore', f'--source={commit}', '--staged', '--worktree', '--', '.')
 
     def edit_towards(self, commit: str) -> dict[str, str | None]:
         """The edit that turns this branch's files into those of `commit`."""
@@ -195,25 +251,56 @@ class RecipeRepository:
     def close(self) -> None:
         self._repo.close()
 
-    def _abort(self, command: str) -> None:
-        try:
-            self._git(command, '--abort')
-        except RepositoryError:
-            self.discard()
+    def _apply(self, commit: str, how: str) -> None:
+        """Put what is adopted into the work tree, uncommitted."""
+        if how == TAKE_OVER:
+            self.put_files_of(commit)
+        elif how == MERGE:
+            self._git('merge', '--no-commit', '--no-ff', '--quiet', commit)
+        elif how == CHERRY_PICK:
+            of_merge = ('-m', '1') if len(self._commit(commit).parents) > 1 else ()
+            self._git('cherry-pick', '--no-commit', *of_merge, commit)
+        else:
+            raise ValueError(f"'{how}' is no way to adopt; there are: {TAKE_OVER}, {MERGE}, {CHERRY_PICK}")
 
-    def _git(self, command: str, *arguments: str, timeout: float = 20.0) -> str:
-        """Run one Git command, bounded by `timeout` s of wall time."""
+    def _conflicts(self) -> list[str]:
+        listed = self._git('diff', '--name-only', '--diff-filter=U', '-z')
+        return [path for path in listed.split('\0') if path]
+
+    def _commit(self, commit: str) -> git.Commit:
         try:
-            return self._repo.git.execute(['git', command, *arguments], kill_after_timeout=timeout)
-        except git.GitCommandError as error:
-            said = ' '.join(str(error.stderr or error.stdout or '').replace("stderr: '", '').split()).strip("'")
-            raise RepositoryError(f'git {command} in {self.work_tree} failed: {said or error}') from error
+            return self._repo.commit(commit)
+        except (ValueError, git.BadName, git.BadObject) as error:
+            raise RepositoryError(f'commit {commit[:12]} is not in {self.work_tree}; was it pushed to the '
+                                  f'remote?') from error
+
+    def _git(self, command: str, *arguments: str, **environment: str) -> str:
+        """Run one Git command in the work tree; one that writes has it for itself."""
+        if command not in _WRITERS:
+            return run_git(self.work_tree, command, *arguments)
+        locks = [self._git_dir / 'index.lock', self._git_dir / 'HEAD.lock',
+                 *(self._git_dir / 'refs' / 'heads').rglob('*.lock')]
+        with exclusive(self._git_dir / 'enpire.lock', locks, _LOCK_TIMEOUT) as lock:
+            return run_git(self.work_tree, command, *arguments, lock=lock, **environment)
+
+    def _fetching(self, timeout: float):
+        return exclusive(self._git_dir / 'enpire-fetch.lock', (self._git_dir / 'refs' / 'remotes').rglob('*.lock'),
+                         timeout)
+
+
+class ConflictError(RepositoryError):
+    """A peer's change and ours touch the same lines; nothing was changed. `files`: paths in the recipe."""
+
+    def __init__(self, commit: str, how: str, files: list[str]):
+        super().__init__(f'cannot {how} {commit[:12]}: both changed {", ".join(files)}; nothing was changed here. '
+                         f'Take the recipe over as it is instead')
+        self.files = files
 
 
 def recipe_identity(directory: Path | str) -> str:
     """What a trial records as its recipe: a Git commit where the folder is one, else `sha256:...` of its files."""
     directory = Path(directory)
-    if (directory / '.git').exists() and _has_commit(directory):
+    if _has_commit(directory):
         repository = RecipeRepository(directory)
         try:
             return repository.identity()
@@ -223,40 +310,14 @@ def recipe_identity(directory: Path | str) -> str:
 
 
 def _has_commit(work_tree: Path) -> bool:
-    repo = git.Repo(work_tree)
+    if not (work_tree / '.git').is_dir():
+        return False
     try:
-        return repo.head.is_valid()
-    finally:
-        repo.close()
+        run_git(work_tree, 'rev-parse', '--quiet', '--verify', 'HEAD', GIT_DIR=str(work_tree.resolve() / '.git'))
+    except RepositoryError:
+        return False
+    return True
 
 
-def _is_local(remote: str) -> bool:
-    return '://' not in remote and not ('@' in remote and ':' in remote)
-
-
-def _configure(repo: git.Repo, station: str) -> None:
-    """Identity and quiet, kept in the repository; no hooks: what a recipe brings never runs here."""
-    with repo.config_writer('repository') as config:
-        config.set_value('user', 'name', station)
-        config.set_value('user', 'email', f'{station}@enpire.invalid')
-        config.set_value('commit', 'gpgsign', 'false')
-        config.set_value('gc', 'auto', '0')
-        config.set_value('core', 'hooksPath', os.devnull)
-    git_dir = Path(repo.git_dir)
-    (git_dir / 'info').mkdir(exist_ok=True)
-    (git_dir / 'info' / 'exclude').write_text('__pycache__/\n*.pyc\n')
-    # safe.directory counts only in the user's or the command's configuration, and only the former reaches the
-    # programs that a local fetch or push starts. So: a configuration of our own that includes the user's.
-    included = [os.environ.get('GIT_CONFIG_GLOBAL') or os.path.expanduser('~/.gitconfig')]
-    lines = [f'[include]\n\tpath = {path}\n' for path in included if os.path.isfile(path)]
-    (git_dir / 'enpire.gitconfig').write_text(''.join(lines) + '[safe]\n\tdirectory = *\n')
-
-
-def _set_environment(repo: git.Repo) -> None:
-    config = Path(repo.git_dir) / 'enpire.gitconfig'
-    environment = {'GIT_TERMINAL_PROMPT': '0', 'LC_ALL': 'C', 'GIT_EDITOR': 'true'}
-    if config.is_file():
-        environment['GIT_CONFIG_GLOBAL'] = str(config)
-    if 'GIT_SSH_COMMAND' not in os.environ:
-        environment['GIT_SSH_COMMAND'] = 'ssh -o BatchMode=yes -o ConnectTimeout=10'
-    repo.git.update_environment(**environment)
+def _shortened(text: str) -> str:
+    return text if len(text) <= _SUBJECT_LENGTH else text[:_SUBJECT_LENGTH - 4].rsplit(' ', 1)[0] + ' ...'

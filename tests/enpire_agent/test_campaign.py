@@ -227,7 +227,7 @@ def test_a_second_station_adopts_what_the_first_announced_and_confirms_it(make_c
     first, world, recorder = make_campaign()
     state = first.run()
     remote = str(tmp_path / 'runs' / 'c' / 'remote.git')
-    RecipeRepository(world.work_tree).push(remote)
+    RecipeRepository(world.work_tree).push(remote, 'c')
     best = state.best
     common = dict(station='station_1', task='push_t', env_hash='e' * 64, remote=remote)
     peers = (

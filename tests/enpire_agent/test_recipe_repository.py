@@ -1,10 +1,12 @@
 import os
 import subprocess
+import time
 
 import pytest
 
 from enpire_agent.recipe import files_hash
-from enpire_agent.recipe_repository import RecipeRepository, RepositoryError, recipe_identity
+from enpire_agent.git_command import RepositoryError
+from enpire_agent.recipe_repository import RecipeRepository, recipe_identity
 
 
 @pytest.fixture
@@ -31,7 +33,7 @@ def test_works_without_any_configuration_of_the_user(tmp_path, recipe, monkeypat
     repository = RecipeRepository.open_or_create(tmp_path / 'a' / 'recipe', 'station_1', recipe)
     _change(repository, 2.0)
     repository.commit('More gain', {})
-    repository.push(str(tmp_path / 'remote.git'))
+    repository.push(str(tmp_path / 'remote.git'), 'c')
     assert not (tmp_path / 'nobody').exists()
 
 
@@ -42,9 +44,61 @@ def test_the_work_tree_of_another_user_is_no_obstacle(tmp_path, recipe, reposito
     repository.commit('More gain', {})
     subprocess.run(['chown', '-R', '12345', str(repository.work_tree)], check=True)
     again = RecipeRepository(repository.work_tree)
-    again.push(str(tmp_path / 'remote.git'))
+    again.push(str(tmp_path / 'remote.git'), 'c')
     subprocess.run(['chown', '-R', '12345', str(tmp_path / 'remote.git')], check=True)
-    again.fetch(str(tmp_path / 'remote.git'))
+    again.fetch(str(tmp_path / 'remote.git'), 'c')
+
+
+def test_nothing_that_the_user_configured_counts(tmp_path, recipe, monkeypatch):
+    home = tmp_path / 'home'
+    (home / '.config' / 'git').mkdir(parents=True)
+    (home / '.config' / 'git' / 'ignore').write_text('*.yaml\nnotes/\n')
+    hooks = home / 'hooks'
+    hooks.mkdir()
+    for name in ('pre-commit', 'commit-msg', 'post-checkout', 'pre-push', 'reference-transaction'):
+        (hooks / name).write_text('#!/bin/sh\nexit 1\n')
+        (hooks / name).chmod(0o755)
+    (home / '.gitconfig').write_text(
+        f'[core]\n\thooksPath = {hooks}\n\tautocrlf = true\n[commit]\n\tgpgSign = true\n[user]\n\tsigningKey = none\n'
+        '[color]\n\tui = always\n[log]\n\tshowSignature = true\n[push]\n\tgpgSign = true\n[merge]\n\tff = only\n'
+        '[diff]\n\tnoprefix = true\n')
+    monkeypatch.setenv('HOME', str(home))
+    monkeypatch.delenv('GIT_CONFIG_GLOBAL', raising=False)
+    monkeypatch.delenv('XDG_CONFIG_HOME', raising=False)
+    # As when a hook of another repository starts it.
+    for name, value in (('GIT_DIR', str(tmp_path / 'elsewhere')), ('GIT_INDEX_FILE', str(tmp_path / 'index')),
+                        ('GIT_AUTHOR_DATE', 'never'), ('GIT_CONFIG_COUNT', '1'), ('GIT_CONFIG_KEY_0', 'color.ui'),
+                        ('GIT_CONFIG_VALUE_0', 'always')):
+        monkeypatch.setenv(name, value)
+
+    repository = RecipeRepository.open_or_create(tmp_path / 'a' / 'recipe', 'station_1', recipe)
+    _change(repository, 2.0)
+    repository.write({'notes/gain.md': 'Twice is better.\n'})
+    commit = repository.commit('More gain', {'Iteration': 1})
+    repository.push(str(tmp_path / 'remote.git'), 'c')
+    repository.revert(commit)
+
+    assert set(repository.files(commit)) >= {'notes/gain.md', 'recipe.yaml'}
+    assert repository.iteration_commit(1) == commit and repository.is_reverted(commit)
+    assert 'b/recipe.yaml' in repository.diff(commit)
+
+
+def test_what_a_killed_command_left_does_not_stop_the_next(repository):
+    git_dir = repository.work_tree / '.git'
+    old = time.time() - 60
+    for lock in ('index.lock', 'HEAD.lock', 'refs/heads/station_1.lock'):
+        (git_dir / lock).touch()
+        os.utime(git_dir / lock, (old, old))
+    _change(repository, 2.0)
+    commit = RecipeRepository.open_or_create(repository.work_tree, 'station_1', 'unused').commit('More gain', {})
+    assert repository.head == commit
+
+
+def test_a_repository_that_was_not_begun_completely_is_begun_again(tmp_path, recipe, repository):
+    for left in ('.git/objects', '.git/refs/heads', 'notes'):
+        work_tree = tmp_path / left.replace('/', '_')
+        (work_tree / left).mkdir(parents=True)
+        assert RecipeRepository.open_or_create(work_tree, 'station_1', recipe).head == repository.head
 
 
 def test_a_commit_carries_hypothesis_and_trailers(repository):
@@ -67,6 +121,19 @@ def test_a_reverted_idea_stays_findable(repository):
     assert repository.identity() == before, 'the same files are the same recipe'
 
 
+def test_a_long_hypothesis_is_whole_in_the_message_and_short_in_its_first_line(repository):
+    hypothesis = 'Pushing slower near the goal ' + 'and slower still ' * 12 + 'keeps the T from sliding past it'
+    message = repository.message(repository.commit(hypothesis, {'Decision': 'keep'}))
+    assert hypothesis in message and len(message.splitlines()[0]) <= 120
+    assert repository.iteration_commit(1) == ''
+
+
+def test_an_edit_that_changed_nothing_can_be_reverted(repository):
+    commit = repository.commit('Out of bounds', {'Iteration': 1, 'Decision': 'revert'})
+    repository.revert(commit)
+    assert repository.is_reverted(commit) and repository.changed_paths() == []
+
+
 def test_identity_is_the_commit_or_the_hash_of_the_files(repository, recipe):
     assert recipe_identity(repository.work_tree) == repository.head
     assert recipe_identity(recipe) == files_hash(recipe)
@@ -75,48 +142,8 @@ def test_identity_is_the_commit_or_the_hash_of_the_files(repository, recipe):
     assert recipe_identity(repository.work_tree) != files_hash(recipe)
 
 
-def test_a_peer_takes_over_exactly_the_files_that_were_measured(tmp_path, recipe, repository):
-    remote = str(tmp_path / 'remote.git')
-    peer = RecipeRepository.open_or_create(tmp_path / 'b' / 'recipe', 'station_2', recipe)
-    _change(repository, 2.0)
-    repository.write({'notes/gain.md': 'Twice is better.\n'})
-    commit = repository.commit('More gain', {})
-    repository.push(remote)
-
-    peer.fetch(remote)
-    adopted = peer.take_over(commit, {'Decision': 'adopt'})
-
-    assert peer.files('HEAD') == repository.files(commit)
-    assert adopted != commit
-    parents = subprocess.run(['git', 'log', '-1', '--format=%P'], cwd=peer.work_tree, capture_output=True,
-                             text=True, check=True).stdout.split()
-    assert parents[1] == commit
-
-
-def test_adopting_over_uncommitted_changes_is_refused_and_changes_nothing(tmp_path, recipe, repository):
-    peer = RecipeRepository.open_or_create(tmp_path / 'b' / 'recipe', 'station_2', recipe)
-    _change(repository, 2.0)
-    commit = repository.commit('More gain', {})
-    repository.push(str(tmp_path / 'remote.git'))
-    peer.fetch(str(tmp_path / 'remote.git'))
-    _change(peer, 5.0)
-    with pytest.raises(RepositoryError, match=r'uncommitted changes \(recipe.yaml\)'):
-        peer.take_over(commit, {})
-    assert 'gain: 5.0' in (peer.work_tree / 'recipe.yaml').read_text()
-
-
-def test_adopting_a_commit_that_was_never_pushed_says_so(repository):
-    with pytest.raises(RepositoryError, match='is not in .*was it pushed'):
-        repository.take_over('1' * 40, {})
-
-
-def test_a_remote_that_is_away_is_one_clear_error(tmp_path, repository):
-    (tmp_path / 'remote.git').write_text('not a repository')
-    with pytest.raises(RepositoryError, match='git push .* failed: '):
-        repository.push(str(tmp_path / 'remote.git'))
-
-
 def test_an_edit_cannot_leave_the_work_tree_or_touch_git(repository):
-    for path in ('../elsewhere.py', '/tmp/enpire_elsewhere.py', '.git/config'):
+    for path in ('../elsewhere.py', '/tmp/enpire_elsewhere.py', '.git/config', 'notes/../.git/config',
+                 'notes/.git/config', 'notes/../policy.py', 'notes/.GIT/config'):
         with pytest.raises(RepositoryError, match='outside of'):
             repository.write({path: 'x'})

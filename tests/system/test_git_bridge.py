@@ -98,7 +98,7 @@ def test_a_remote_that_is_away_is_tried_again_and_nobody_hears_of_a_commit_befor
     (announced,) = fleet.announced
     assert (announced.commit, announced.remote) == (commit, str(remote))
     fetched = RecipeRepository.open_or_create(tmp_path / 'other', 'station_2', TASK.recipe)
-    fetched.fetch(str(remote))
+    fetched.fetch(str(remote), 'c')
     assert '# slower' in fetched.files(commit)['recipe.yaml']
 
 
@@ -107,7 +107,7 @@ def test_adopt_takes_over_the_best_recipe_of_this_environment(bridge, tmp_path):
     peer = RecipeRepository.open_or_create(tmp_path / 'peer', 'station_2', TASK.recipe)
     commit = improved(peer)
     remote = str(tmp_path / 'remote.git')
-    peer.push(remote)
+    peer.push(remote, 'c')
     env_hash = environment_hash(TASK, fleet.station.station)
     fleet.until(lambda: fleet.fleet.get_subscription_count() >= 2, 'git_bridge to listen')
     common = dict(station='station_2', branch='station_2', remote=remote)
