@@ -97,6 +97,18 @@ class PinholeCamera:
         distance = np.where(np.isfinite(distance) & (distance > 0), distance, np.nan)
         return self.pose[:2, 3] + distance[:, None] * rays[:, :2]
 
+    def pixel_width_on_plane(self, pixel, z: float) -> float | None:
+        """Meters that the pixel (u, v) is wide on the plane at height `z` (m): the root of its area there.
+
+        None where its ray does not meet the plane in front of the camera.
+        """
+        right, down, forward = self.pose[2, :3].tolist()
+        slope = (pixel[0] - self.cx) / self.fx * right + (pixel[1] - self.cy) / self.fy * down + forward
+        distance = z - float(self.pose[2, 3])
+        if slope == 0 or not 0 < distance / slope < math.inf:
+            return None
+        return abs(distance) / math.sqrt(abs(slope) ** 3 * self.fx * self.fy)
+
     def plane_shifts(self, points) -> np.ndarray:
         """How points (n, 3), back-projected to planes at their own heights, move with the camera: (n, 2, 6).
 

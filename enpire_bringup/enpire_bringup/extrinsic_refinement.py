@@ -43,7 +43,11 @@ class RefinedCamera:
 
 
 class ExtrinsicRefinement:
-    """Corrects the pose of one camera; keeps nothing between images."""
+    """Corrects the pose of one camera.
+
+    What it finds in an image does not depend on the images before; but where the pixels around a dot are what they were,
+    bit by bit, it does not look for the dot again.
+    """
 
     def __init__(self, landmarks: Landmarks):
         self._radius = landmarks.diameter / 2
@@ -51,15 +55,42 @@ class ExtrinsicRefinement:
         self._camera: PinholeCamera | None = None
         self._windows: list[tuple[tuple[int, int, int, int], float] | None] = []
         self._shifts = np.empty((0, 2))
+        self._pictures: list[bytes] = []        # of the windows when they were last looked into
+        self._pixels = np.empty((0, 2))         # of the dots in these pictures
+        self._refined: RefinedCamera | None = None      # by these pixels
 
     def refine(self, image: np.ndarray, camera: PinholeCamera) -> RefinedCamera:
         """Find the dots in an RGB image (h, w, 3) uint8 and correct `camera`, whose pose is the calibrated one."""
         if camera is not self._camera:
             self._camera, self._windows = camera, list(self._make_windows(camera))
             self._shifts = self._center_shifts(camera)
-        nowhere = (math.nan, math.nan)
-        pixels = np.array([_find_dot(image, *window) if window else nowhere for window in self._windows])
-        pixels -= self._shifts
+            self._pictures = [b''] * len(self._windows)
+            self._pixels = np.full((len(self._windows), 2), np.nan)
+            self._refined = None
+        if self._find_dots(image) or self._refined is None:
+            self._refined = self._fit_dots(camera, self._pixels - self._shifts)
+        return self._refined
+
+    def _find_dots(self, image: np.ndarray) -> bool:
+        """Whether any dot is elsewhere than in the image before."""
+        moved = False
+        for index, window in enumerate(self._windows):
+            if window is None:
+                continue
+            (left, top, right, bottom), area = window
+            crop = image[top:bottom, left:right]
+            picture = crop.tobytes()
+            if picture == self._pictures[index]:
+                continue
+            self._pictures[index] = picture
+            u, v = _find_dot(crop, area)
+            found = left + u, top + v
+            moved = moved or not np.array_equal(found, self._pixels[index], equal_nan=True)
+            self._pixels[index] = found
+        return moved
+
+    def _fit_dots(self, camera: PinholeCamera, pixels: np.ndarray) -> RefinedCamera:
+        """`camera` with the pose that pixels (n, 2), NaN where a dot was not found, give it."""
         used = np.isfinite(pixels[:, 0])
         while True:
             if used.sum() < MIN_SEEN:
@@ -113,10 +144,9 @@ class ExtrinsicRefinement:
             yield ((int(left), int(top), int(right), int(bottom)), area) if inside and area >= MIN_PIXELS else None
 
 
-def _find_dot(image: np.ndarray, window: tuple[int, int, int, int], area: float) -> tuple[float, float]:
-    """Center (u, v) of the black dot in a window of the image; NaN when there is none that looks like one."""
-    left, top, right, bottom = window
-    gray = cv2.cvtColor(image[top:bottom, left:right], cv2.COLOR_RGB2GRAY)
+def _find_dot(picture: np.ndarray, area: float) -> tuple[float, float]:
+    """Center (u, v) of the black dot of `area` pixels in an RGB picture; NaN when nothing there looks like one."""
+    gray = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
     low, high, _, _ = cv2.minMaxLoc(cv2.blur(gray, (3, 3)))
     if high - low < MIN_CONTRAST:
         return math.nan, math.nan
@@ -141,7 +171,7 @@ def _find_dot(image: np.ndarray, window: tuple[int, int, int, int], area: float)
         # subtract saturates at 0, so what is brighter than the square's mean does not count
         moments = cv2.moments(cv2.subtract(high, around))
         u, v = moments['m10'] / moments['m00'], moments['m01'] / moments['m00']
-        return left + x - margin + u, top + y - margin + v
+        return x - margin + u, y - margin + v
     return math.nan, math.nan
 
 
