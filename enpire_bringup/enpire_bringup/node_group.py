@@ -71,7 +71,8 @@ class NodeGroup:
                     break
                 if not self._start(name, make):
                     return NOT_MADE
-            print(READY_LINE, flush=True)
+            sys.stdout.write(f'{READY_LINE}\n')      # at once: print's own line end may come after a node's log line
+            sys.stdout.flush()
             while not self._stop.wait(1.0):
                 pass
             return self._exit_code

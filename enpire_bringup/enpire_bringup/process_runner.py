@@ -335,7 +335,7 @@ class _Child:
         complete = text.rfind(b'\n') + 1
         self._read_from += complete
         lines = text[:complete].decode(errors='replace').splitlines()
-        self._said_ready |= READY_LINE in lines
+        self._said_ready |= any(READY_LINE in line for line in lines)
         return [line for line in lines if '[ERROR]' in line or '[FATAL]' in line or line.startswith('enpire:')]
 
     def last_words(self) -> str:
