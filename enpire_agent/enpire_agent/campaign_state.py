@@ -8,6 +8,7 @@ from pathlib import Path
 
 from enpire_agent.durable_file import write_json_durably
 from enpire_agent.score import SUCCESS, success_interval
+from enpire_agent.time_split import robot_utilization
 from enpire_bringup.configuration import ConfigurationError
 
 BASELINE, SEARCH, GATE = 'baseline', 'search', 'gate'
@@ -35,7 +36,11 @@ class TrialOutcome:
 
 @dataclass(frozen=True)
 class CampaignSettings:
-    """What was asked for. Budgets of 0 do not limit; durations in s of wall time."""
+    """What was asked for. Budgets of 0 do not limit; durations in s of wall time.
+
+    search_trials: that a hypothesis gets first (see racing.py); gate_trials: consecutive successes on fresh seeds that
+    solve the task, and the size of the baseline; goal: success rate in the search from which the gate is tried.
+    """
 
     campaign: str
     station: str
@@ -47,11 +52,15 @@ class CampaignSettings:
     max_iterations: int = 0
     max_trials: int = 0
     max_duration: float = 0.0
+    max_tokens: int = 0
 
 
 @dataclass
 class Measurement:
-    """Trials of one recipe on gate seeds. `source`: the station that did them, empty for our own."""
+    """Trials of one recipe on gate seeds. `source`: the station that did them, empty for our own.
+
+    position_errors: m, of each trial; None where it was not measured.
+    """
 
     recipe: str
     seeds: list[int]
@@ -60,9 +69,11 @@ class Measurement:
     trials: int = 0
     successes: int = 0
     source: str = ''
+    position_errors: list[float | None] = field(default_factory=list)
 
     def add(self, trial: TrialOutcome) -> None:
         self.trial_ids.append(trial.trial_id)
+        self.position_errors.append(trial.position_error)
         self.outcomes[trial.outcome] = self.outcomes.get(trial.outcome, 0) + 1
         self.trials += 1
         self.successes += trial.success
@@ -71,10 +82,21 @@ class Measurement:
     def done(self) -> bool:
         return self.trials >= len(self.seeds)
 
+    @property
+    def passed(self) -> bool:
+        """Whether every trial was done and succeeded."""
+        return self.done and self.successes == self.trials > 0
+
+    def __str__(self) -> str:
+        return f'{self.successes}/{self.trials}'
+
 
 @dataclass
 class Iteration:
-    """One hypothesis and what became of it. `files`: the edit (None deletes a file)."""
+    """One hypothesis and what became of it. `files`: the edit (None deletes a file).
+
+    probability: that it is better than the best recipe was, as of the decision; before: what that one had done then.
+    """
 
     number: int
     hypothesis: str
@@ -93,15 +115,19 @@ class Iteration:
     trials: int = 0
     successes: int = 0
     position_error: float | None = None
-    before: str = ''             # what the best recipe did, e.g. "2 of 6"
-    to_reach: int = 0            # successes that beat it
+    before: str = ''             # e.g. "2 of 6"
+    probability: float | None = None
     started: str = ''
     ended: str = ''
 
 
 @dataclass
 class Best:
-    """The recipe that lies in the work tree, with its results on the search seeds ([success, error in m])."""
+    """The recipe that lies in the work tree.
+
+    results: search seed -> [success, final position error in m]. trials, successes: what is said of it to others: of
+    the baseline, of the search, and once the gate decided, of the gate.
+    """
 
     commit: str
     method: str
@@ -117,10 +143,24 @@ class Best:
     def interval(self) -> tuple[float, float]:
         return success_interval(self.successes, self.trials)
 
+    def add(self, trial: TrialOutcome) -> None:
+        """A trial on a search seed; one that is known already changes nothing."""
+        if str(trial.seed) in self.results:
+            return
+        self.results[str(trial.seed)] = [trial.success, trial.position_error]
+        self.trial_ids.append(trial.trial_id)
+        if self.iteration:       # else its figures are those of the baseline
+            self.trials += 1
+            self.successes += trial.success
+
 
 @dataclass
 class CampaignState:
-    """Everything a restart needs; `campaign.json`."""
+    """Everything a restart needs; `campaign.json`.
+
+    gate: the last attempt at the gate, which counts; gates: those before. search_ended: why nothing more is tried, so
+    that the gate is measured to its end. time_split: s of wall time of each activity (time_split.py).
+    """
 
     settings: CampaignSettings
     researcher: str
@@ -128,13 +168,35 @@ class CampaignState:
     phase: str = BASELINE
     baseline: Measurement | None = None
     gate: Measurement | None = None
+    gates: list[Measurement] = field(default_factory=list)
     best: Best | None = None
     iterations: list[Iteration] = field(default_factory=list)
     trials: int = 0
     successes: int = 0
-    busy: float = 0.0          # s of wall time in trials
-    elapsed: float = 0.0       # s of wall time that the campaign ran
+    time_split: dict[str, float] = field(default_factory=dict)
+    input_tokens: int = 0
+    output_tokens: int = 0
+    search_ended: str = ''
     finished: str = ''         # why it ended, empty while it has not
+
+    @property
+    def elapsed(self) -> float:
+        """s of wall time that the campaign ran."""
+        return sum(self.time_split.values())
+
+    @property
+    def busy(self) -> float:
+        """s of wall time in trials and their resets."""
+        return robot_utilization(self.time_split) * self.elapsed
+
+    @property
+    def tokens(self) -> int:
+        return self.input_tokens + self.output_tokens
+
+    @property
+    def attempts(self) -> list[Measurement]:
+        """Every attempt at the gate, in their order."""
+        return [*self.gates, *([self.gate] if self.gate else [])]
 
     def write(self, file: Path) -> None:
         write_json_durably(file, asdict(self))
@@ -150,6 +212,7 @@ def read_campaign(file: Path | str) -> CampaignState:
             'settings': CampaignSettings(**values['settings']),
             'baseline': Measurement(**values['baseline']) if values['baseline'] else None,
             'gate': Measurement(**values['gate']) if values['gate'] else None,
+            'gates': [Measurement(**entry) for entry in values['gates']],
             'best': Best(**values['best']) if values['best'] else None,
             'iterations': [Iteration(**entry) for entry in values['iterations']]})
     except OSError as error:

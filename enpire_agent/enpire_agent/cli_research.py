@@ -79,7 +79,7 @@ def _add_budget_options(parser, gate_trials: int, search_trials: int, iterations
     parser.add_argument('--gate-trials', type=_count, default=gate_trials, metavar='N',
                         help=f'on fresh seeds, before and after the search; default: {default}')
     parser.add_argument('--search-trials', type=_count, default=search_trials, metavar='N',
-                        help=f'that a hypothesis gets; default: {default}')
+                        help=f'that a hypothesis gets first, the promising up to four times as many; default: {default}')
     parser.add_argument('--iterations', type=_count, default=iterations, metavar='N',
                         help='hypotheses; ' + ('default: %(default)s' if iterations else '0: no limit'))
 

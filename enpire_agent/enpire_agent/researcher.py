@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 import math
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Callable, Mapping, Protocol, Sequence
+from typing import Callable, ContextManager, Mapping, Protocol, Sequence
 
 from enpire_agent.recipe import load_recipe, with_parameters
 from enpire_bringup.configuration import ConfigurationError, Section, read_yaml
@@ -59,7 +60,8 @@ class Context:
     """What a researcher knows when it is asked.
 
     best_interval: 95 % interval of the success rate of the recipe that lies in `recipe`.
-    read_peer: fetches a peer's recipe and gives the edit that leads to its files.
+    read_peer: fetches a peer's recipe and gives the edit that leads to its files. spend_tokens(input, output): to be
+    called as a model uses tokens. training(): a context for the time that is spent on training.
     """
 
     recipe: Path
@@ -70,7 +72,10 @@ class Context:
     peers: Sequence[PeerRecipe] = ()
     iterations_left: int | None = None
     trials_left: int | None = None
+    tokens_left: int | None = None
     read_peer: Callable[[PeerRecipe], Mapping[str, str | None]] | None = None
+    spend_tokens: Callable[[int, int], None] = lambda input_tokens, output_tokens: None
+    training: Callable[[], ContextManager] = nullcontext
     log: Callable[[str], None] = lambda text: None
 
 

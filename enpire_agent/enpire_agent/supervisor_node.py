@@ -19,6 +19,8 @@ from enpire_agent.peer_recipes import PeerRecipes
 from enpire_agent.recipe import load_recipe
 from enpire_agent.recipe_repository import RecipeRepository, RepositoryError
 from enpire_agent.researcher import make_researcher
+from enpire_agent.station_hold import StationHold
+from enpire_agent.time_split import HELD, RESETTING, RUNNING, THINKING, TRAINING, robot_utilization, token_utilization
 from enpire_bringup.actions import (BlockingActionServer, GoalAborted, RemoteCallCancelled, RemoteCallError,
                                     RunningGoal, call_action)
 from enpire_bringup.configuration import ConfigurationError
@@ -35,9 +37,16 @@ RUNNER_AWAY = 60.0         # s of wall time that a trial runner that died gets t
 CANCELLED_BOUND = 30.0     # s of wall time that a cancelled trial gets to retreat and end
 RUNNER_BUSY = 600.0        # s of wall time that somebody else's trial is waited for
 
+# StationStatus has no state of its own for training: the researcher is at work then, the robot is not.
+STATES = {RESETTING: StationStatus.RESETTING, RUNNING: StationStatus.RUNNING, TRAINING: StationStatus.THINKING,
+          THINKING: StationStatus.THINKING, HELD: StationStatus.HELD}
+
 
 class Supervisor(StationNode):
-    """Runs one campaign at a time; wall time throughout."""
+    """Runs one campaign at a time; wall time throughout.
+
+    Parameter `max_tokens`: budget of a campaign that begins from now on; 0 does not limit.
+    """
 
     def __init__(self, **kwargs):
         super().__init__('supervisor', **kwargs)
@@ -46,10 +55,13 @@ class Supervisor(StationNode):
         self._station_name = self.get_namespace().strip('/') or self.station.name
         self._campaign: Campaign | None = None
         self._closing = False
-        self._stage = ''
-        self._held = ''              # a hold without a campaign
         self._error = ''
+        self._told_tokens = (0, 0)   # of the running campaign, in the events so far
         self._safety = 'unknown'
+        self._hold = StationHold(self._runs / '.stations' / self._station_name / 'hold.json')
+        if self._hold.reason:
+            self.get_logger().warning(f'held since before this start: {self._hold.reason}')
+        self.declare_adjustable('max_tokens', 0, 0, 10**15, 'tokens')
         self._peers = PeerRecipes(self._station_name)
         self._status = self.create_publisher(StationStatus, 'station_status', LATCHED_QOS)
         self._events = self.create_publisher(AgentEvent, 'agent_events', HISTORY_QOS)
@@ -74,8 +86,7 @@ class Supervisor(StationNode):
         except (ConfigurationError, RepositoryError, ValueError, OSError) as error:
             self._error = str(error)
             raise
-        if self._held:
-            campaign.hold(self._held)
+        self._told_tokens = (campaign.state.input_tokens, campaign.state.output_tokens)
         self._campaign, self._goal = campaign, goal
         try:
             state = campaign.run()
@@ -87,7 +98,7 @@ class Supervisor(StationNode):
             self._listen(campaign).event('error', len(campaign.state.iterations), str(error))
             raise GoalAborted(_result(campaign.state, False, str(error))) from error
         finally:
-            self._campaign, self._stage = None, ''
+            self._campaign = None
 
     def _make_campaign(self, asked) -> Campaign:
         name, terms = asked.campaign, self.task.campaign
@@ -103,11 +114,13 @@ class Supervisor(StationNode):
             campaign=name, station=self._station_name, task=self.task.name, env_hash=self.env_hash,
             search_trials=asked.search_trials or terms.search_trials,
             gate_trials=asked.gate_trials or terms.success_window, goal=asked.goal or terms.goal,
-            max_iterations=asked.max_iterations, max_trials=asked.max_trials, max_duration=asked.max_duration)
+            max_iterations=asked.max_iterations, max_trials=asked.max_trials, max_duration=asked.max_duration,
+            max_tokens=self.get_parameter('max_tokens').value)
         return Campaign(
             directory, settings, repository=repository, researcher=researcher, listener=_Listener(self, settings),
             run_trial=lambda kind, seed, stopped: self._trial(settings, repository, kind, seed, stopped),
-            peers=lambda: self._peers.of_campaign(name), current_env_hash=self.current_env_hash)
+            peers=lambda: self._peers.of_campaign(name), current_env_hash=self.current_env_hash,
+            hold=self._hold)
 
     # --- trials ---
 
@@ -153,8 +166,6 @@ class Supervisor(StationNode):
                                             f'{RUNNER_AWAY:.0f} s') from error
                     self._wait(0.2, cancelled)
                 break
-            finally:
-                self._stage = ''
         return outcome_of_line(line())
 
     def _await_end_of_cancelled_trial(self, line) -> None:
@@ -169,7 +180,9 @@ class Supervisor(StationNode):
         time.sleep(seconds)
 
     def _on_trial_feedback(self, feedback: RunTrial.Feedback) -> None:
-        self._stage = feedback.stage
+        campaign = self._campaign
+        if campaign is not None:
+            campaign.trial_stage(feedback.stage)
 
     # --- status and control, in the executor's thread ---
 
@@ -188,14 +201,14 @@ class Supervisor(StationNode):
         status.header.stamp = Clock(clock_type=ClockType.SYSTEM_TIME).now().to_msg()
         campaign = self._campaign
         if campaign is None:
-            if self._held:
-                status.state, status.message = StationStatus.HELD, self._held
+            if self._hold.reason:
+                status.state, status.message = StationStatus.HELD, self._hold.reason
             elif self._error:
                 status.state = StationStatus.ERROR
             return status
         state, best = campaign.state, campaign.state.best
-        stage = self._stage
-        status.state = {'reset': StationStatus.RESETTING, '': StationStatus.THINKING}.get(stage, StationStatus.RUNNING)
+        split = campaign.time_split.totals
+        status.state = STATES[campaign.time_split.activity]
         status.campaign, status.phase = state.settings.campaign, state.phase
         status.iteration = len(state.iterations)
         running = state.iterations[-1] if state.iterations and state.phase == 'search' else None
@@ -204,32 +217,28 @@ class Supervisor(StationNode):
         if best is not None:
             status.best_recipe, status.best_trials, status.best_successes = best.commit, best.trials, best.successes
         status.trials, status.successes = state.trials, state.successes
-        status.elapsed, status.remaining = campaign.elapsed, campaign.remaining
-        status.robot_utilization = min(1.0, state.busy / max(campaign.elapsed, 1e-3))
+        status.elapsed, status.remaining = sum(split.values()), campaign.remaining
+        status.robot_utilization = robot_utilization(split)
+        status.token_utilization = token_utilization(state.tokens, split)
         status.message = progress_text(state)
         if campaign.hold_reason:
             status.message = campaign.hold_reason
-            if campaign.holding:
-                status.state = StationStatus.HELD
         return status
 
     def _on_hold(self, request: Hold.Request, response: Hold.Response) -> Hold.Response:
         reason = request.reason or 'held by request'
-        campaign = self._campaign
-        if campaign is not None:
-            campaign.hold(reason)
-        self._held = reason
+        self._hold.set(reason)
         response.accepted = True
-        response.message = 'holding after the current trial' if campaign else 'holding; nothing is running'
+        response.message = 'holding after the current trial' if self._campaign else 'holding; nothing is running'
         return response
 
     def _on_resume(self, request: Resume.Request, response: Resume.Response) -> Resume.Response:
         campaign = self._campaign
-        response.accepted = bool(self._held or (campaign is not None and campaign.hold_reason))
+        response.accepted = bool(self._hold.reason)
         response.message = 'going on' if response.accepted else 'it was not held'
-        self._held = ''
         if campaign is not None:
             campaign.resume()
+        self._hold.clear()
         return response
 
     def _on_recipe(self, message: Recipe) -> None:
@@ -243,11 +252,20 @@ class Supervisor(StationNode):
         return _Listener(self, campaign.state.settings)
 
     def publish_event(self, settings: CampaignSettings, kind: str, iteration: int, text: str, commit: str) -> None:
-        event = AgentEvent(station=settings.station, campaign=settings.campaign, researcher='builtin',
-                           iteration=iteration, kind=kind, text=text, commit=commit)
+        event = AgentEvent(station=settings.station, campaign=settings.campaign, iteration=iteration, kind=kind,
+                           researcher=self._campaign.state.researcher if self._campaign else '', text=text,
+                           commit=commit)
+        event.input_tokens, event.output_tokens = self._tokens_since_last_event()
         event.header.stamp = Clock(clock_type=ClockType.SYSTEM_TIME).now().to_msg()
         self._events.publish(event)
         self.get_logger().info(f'{settings.campaign} {iteration} {kind}: {text}')
+
+    def _tokens_since_last_event(self) -> tuple[int, int]:
+        campaign = self._campaign
+        if campaign is None:
+            return 0, 0
+        told, self._told_tokens = self._told_tokens, (campaign.state.input_tokens, campaign.state.output_tokens)
+        return self._told_tokens[0] - told[0], self._told_tokens[1] - told[1]
 
     def publish_kept(self, settings: CampaignSettings, recipe: Best, decision: str, parent: str) -> None:
         low, high = recipe.interval
@@ -266,6 +284,8 @@ class Supervisor(StationNode):
             if campaign is not None:
                 campaign.stop()
             self._server.close(timeout=1.2)
+            # Who takes a station down and up again has looked; only a process that was killed must remember.
+            self._hold.clear()
         super().destroy_node()
 
 
@@ -289,7 +309,8 @@ def progress_text(state: CampaignState) -> str:
         running = state.iterations[-1] if state.iterations and state.iterations[-1].state == 'running' else None
         if running is None:
             return 'choosing the next hypothesis'
-        return f'{running.successes} of {running.trials} so far, {len(running.seeds)} planned'
+        best = f', the best recipe {running.before}' if running.before else ''
+        return f'{running.successes} of {running.trials} so far{best}'
     measured = state.baseline if state.phase == 'baseline' else state.gate
     if measured is None:
         return 'preparing'

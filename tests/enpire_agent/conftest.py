@@ -75,7 +75,10 @@ class FakeStation:
         self.work_tree = work_tree
         self.env_hash = env_hash
         self.count = 0
+        self.environment_now = env_hash     # as it is on disk
         self.forced = {}          # number of the trial -> outcome
+        self.force_kind = {}      # kind -> outcome
+        self.rate_of = rate_of    # of the recipe's parameters
         self.before_trial = lambda number: None
         self.kinds = []           # of the trials run
         self._identities = {}
@@ -85,8 +88,8 @@ class FakeStation:
         self.kinds.append(kind)
         self.before_trial(self.count)
         parameters = load_recipe(self.work_tree).parameters
-        success = random.Random(f'{seed}').random() < rate_of(parameters)
-        outcome = self.forced.get(self.count, 'SUCCESS' if success else 'TIMEOUT')
+        success = random.Random(f'{seed}').random() < self.rate_of(parameters)
+        outcome = self.forced.get(self.count) or self.force_kind.get(kind) or ('SUCCESS' if success else 'TIMEOUT')
         now = datetime.now(timezone.utc).isoformat()
         line = self.ledger.append({
             'trial_id': f'trial_{len(self.ledger.entries()):04d}', 'campaign': 'c', 'station': 'station_1',
@@ -130,7 +133,8 @@ def make_campaign(tmp_path, recipe, ideas_file):
             campaign='c', station=station, task='push_t', env_hash='e' * 64, search_trials=8, gate_trials=20,
             goal=0.99), **changes})
         campaign = Campaign(directory, settings, repository=repository, researcher=BuiltinResearcher(ideas_file),
-                            run_trial=world.run_trial, listener=recorder, peers=lambda: peers)
+                            run_trial=world.run_trial, listener=recorder, peers=lambda: peers,
+                            current_env_hash=lambda: world.environment_now)
         return campaign, world, recorder
 
     return make

@@ -9,6 +9,7 @@ from enpire_agent.ledger import Ledger
 from enpire_agent.recipe import load_recipe
 from enpire_agent.recipe_repository import RecipeRepository
 from enpire_agent.researcher import PeerRecipe
+from enpire_agent.seeds import search_seeds
 from enpire_bringup.configuration import ConfigurationError
 
 
@@ -44,27 +45,126 @@ def test_every_iteration_is_one_commit_and_rejected_ones_are_reverted(make_campa
     assert repository.changed_paths() == []
 
 
-def test_hypotheses_share_the_incumbents_seeds_and_hopeless_ones_are_cut_short(make_campaign):
+def test_every_recipe_meets_the_same_search_seeds_in_the_same_order(make_campaign):
     campaign, world, _ = make_campaign(goal=2.0)
     state = campaign.run()
-    assert len({tuple(iteration.seeds) for iteration in state.iterations}) == 1
-    paired = {i.number: i for i in state.iterations if i.before.endswith(f'of {len(i.seeds)}')}
-    kept = [i for i in state.iterations if i.state == KEPT]
-    assert paired, 'after a recipe was kept, the others are compared with it on its own seeds'
-    assert min(paired) == kept[0].number + 1
-    hopeless = [i for i in state.iterations if i.trials < len(i.seeds)]
-    assert hopeless
-    for iteration in hopeless:
-        assert iteration.successes + len(iteration.seeds) - iteration.trials < iteration.to_reach
+    seeds = search_seeds('c', max(iteration.trials for iteration in state.iterations))
+    assert all(iteration.seeds == seeds[:iteration.trials] for iteration in state.iterations)
+    assert [int(seed) for seed in state.best.results] == search_seeds('c', len(state.best.results))
 
 
-def test_the_starting_recipe_is_beaten_by_more_than_luck_only(make_campaign):
-    campaign, world, _ = make_campaign(max_iterations=1, search_trials=6)
-    campaign.run()
-    iteration = campaign.state.iterations[0]
-    for successes, trials, to_reach in ((0, 20, 1), (3, 20, 2), (6, 20, 3), (10, 20, 5), (20, 20, 7)):
-        campaign.state.best.successes, campaign.state.best.trials = successes, trials
-        assert campaign._bar(iteration) == (f'{successes} of {trials}', to_reach, to_reach)
+def test_the_promising_get_more_trials_than_the_hopeless(make_campaign):
+    campaign, world, _ = make_campaign(goal=2.0)
+    state = campaign.run()
+    trials = {KEPT: [], REVERTED: []}
+    for iteration in state.iterations:
+        trials[iteration.state].append(iteration.trials)
+        assert (iteration.probability > 0.9) == (iteration.state == KEPT), iteration.reason
+    assert min(trials[KEPT]) >= state.settings.search_trials > min(trials[REVERTED])
+    assert max(trials[KEPT] + trials[REVERTED]) <= 4 * state.settings.search_trials
+
+
+def test_the_best_recipe_is_tried_on_where_it_is_known_less_than_the_candidate(make_campaign):
+    campaign, world, _ = make_campaign(goal=2.0, search_trials=3, max_iterations=2)
+    world.rate_of = lambda parameters: float(parameters['gain'] > 1 or parameters['curve'])
+    state = campaign.run()
+    tried_on = [line for line in world.ledger.verify()
+                if line['kind'] == SEARCH and not line['recipe'].startswith('sha256:')]
+    kept, equal = state.iterations
+    assert (kept.state, equal.state) == (KEPT, REVERTED) and 'luck' in equal.reason
+    assert {line['recipe'] for line in tried_on} == {kept.commit}
+    assert len(state.best.results) == kept.trials + len(tried_on) == equal.trials - 1
+
+
+def test_a_failed_gate_leads_back_to_the_search_and_another_recipe_gets_fresh_seeds(make_campaign):
+    campaign, world, recorder = make_campaign(goal=0.5)
+    state = campaign.run()
+    assert len(state.gates) == 1 and not state.gates[0].passed
+    first = state.gates[0]
+    assert first.successes == first.trials - 1 < 20, 'the first failure ends the attempt'
+    assert first.recipe != state.gate.recipe == state.best.commit
+    assert not set(first.seeds) & set(state.gate.seeds)
+    assert any('the search goes on' in text for kind, _, text, _ in recorder.events if kind == GATE)
+    gate_lines = [line['recipe'] for line in world.ledger.verify() if line['kind'] == GATE]
+    assert gate_lines.count(first.recipe) == first.trials
+
+
+def test_the_gate_is_measured_to_its_end_when_nothing_is_left_to_try(make_campaign):
+    campaign, world, _ = make_campaign()
+    world.force_kind[GATE] = 'SUCCESS'
+
+    def fail(number):
+        if world.kinds.count(GATE) in (3, 7):
+            world.forced[number] = 'TIMEOUT'
+
+    world.before_trial = fail
+    state = campaign.run()
+    assert state.search_ended == 'the researcher has nothing left to try'
+    assert (state.gate.successes, state.gate.trials) == (18, 20) and not state.gates
+    assert state.finished.startswith('18/20 on fresh seeds')
+
+
+def test_a_passed_gate_ends_the_campaign_with_ideas_left(make_campaign):
+    campaign, world, _ = make_campaign(goal=0.5)
+    world.force_kind[GATE] = 'SUCCESS'
+    state = campaign.run()
+    assert state.gate.passed and state.finished.startswith('the gate is passed: 20/20')
+    assert not state.search_ended and len(state.iterations) < 5
+
+
+def test_an_attempt_at_the_gate_that_was_cut_off_begins_anew_on_other_seeds(make_campaign):
+    campaign, world, _ = make_campaign(goal=0.5)
+    world.force_kind[GATE] = 'SUCCESS'
+
+    def cut_off(number):
+        if world.kinds.count(GATE) == 5:
+            world.forced[number] = 'ABORTED'
+
+    world.before_trial = cut_off
+    state = campaign.run()
+    assert [(m.trials, m.successes) for m in state.attempts] == [(5, 4), (20, 20)]
+    assert state.gates[0].recipe == state.gate.recipe and state.gate.passed
+    assert [line['outcome'] for line in world.ledger.verify()].count('ABORTED') == 1
+
+
+def test_tokens_are_counted_and_their_budget_ends_the_search(make_campaign):
+    campaign, world, recorder = make_campaign(goal=2.0, max_tokens=1000)
+    propose, left = campaign._researcher.propose, []
+
+    def thinking(context):
+        left.append(context.tokens_left)
+        context.spend_tokens(300, 100)
+        return propose(context)
+
+    campaign._researcher.propose = thinking
+    state = campaign.run()
+    assert left == [1000, 600, 200]
+    assert (state.input_tokens, state.output_tokens) == (900, 300)
+    assert len(state.iterations) == 3 and 'budget of 1000 tokens' in state.search_ended
+
+
+def test_every_moment_is_accounted_for_in_the_state(make_campaign):
+    campaign, world, _ = make_campaign(max_iterations=1)
+    propose = campaign._researcher.propose
+
+    def training(context):
+        with context.training():
+            time.sleep(0.05)
+        return propose(context)
+
+    def trial(number):
+        campaign.trial_stage('reset')
+        time.sleep(0.02)
+        campaign.trial_stage('policy')
+
+    campaign._researcher.propose, world.before_trial = training, trial
+    began = time.monotonic()
+    state = campaign.run()
+    split = read_campaign(campaign.directory / 'campaign.json').time_split
+    assert split == state.time_split and split['held'] == 0
+    assert split['training'] >= 0.05 and split['resetting'] >= 0.02 * world.count
+    assert split['running'] > 0 and split['thinking'] > 0
+    assert state.elapsed == pytest.approx(sum(split.values())) and state.elapsed <= time.monotonic() - began + 0.5
 
 
 @pytest.mark.parametrize('kind, trials', [(BASELINE, 1), (SEARCH, 1), (SEARCH, 6), (SEARCH, 12), (GATE, 1), (GATE, 11)])
@@ -184,7 +284,12 @@ def test_a_policy_that_keeps_crashing_costs_two_trials(make_campaign):
 
 def test_a_changed_environment_stops_the_campaign(make_campaign):
     campaign, world, _ = make_campaign()
-    campaign._current_env_hash = lambda: 'f' * 64 if world.count >= 3 else 'e' * 64
+
+    def change(number):
+        if number == 3:
+            world.environment_now = 'f' * 64
+
+    world.before_trial = change
     with pytest.raises(CampaignError, match='environment changed'):
         campaign.run()
     assert world.count == 3

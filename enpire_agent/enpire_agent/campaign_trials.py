@@ -1,0 +1,150 @@
+"""The trials of a campaign: one after the other, held and stopped between them, none run twice."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from typing import Callable, Protocol
+
+from enpire_agent.campaign_state import SEARCH, CampaignState, Measurement, TrialOutcome, outcome_of_line
+from enpire_agent.ledger import Ledger
+from enpire_agent.station_hold import StationHold
+from enpire_agent.time_split import HELD, RUNNING, TimeSplit
+
+RESET_FAILURES_TO_HOLD = 3
+TRIES_PER_SEARCH_SEED = 3        # a reset that failed, or a stop, says nothing about the recipe
+SAYS_NOTHING = ('RESET_FAILED', 'ABORTED')
+RECENT_TRIALS = 12
+UNKNOWN_TRIAL_TIME = 15.0        # s of wall time, for the first estimate of the time left
+HOLD_LOOK = 0.5                  # s of wall time between looks while held
+
+# (kind, seed, cancelled) -> the trial, which is in the ledger when this returns
+RunTrial = Callable[[str, int, Callable[[], bool]], TrialOutcome]
+
+
+class CampaignError(RuntimeError):
+    """The campaign cannot go on; the message says why and what to do."""
+
+
+class CampaignStopped(RuntimeError):
+    """Somebody asked it to stop; it can be resumed."""
+
+
+class Listener(Protocol):
+    """Hears what a campaign does. Called from the campaign's thread."""
+
+    def event(self, kind: str, iteration: int, text: str, commit: str = '') -> None: ...
+
+
+class CampaignTrials:
+    """Runs trials of the recipe in the work tree, looks known ones up in the ledger, and waits while held.
+
+    save: writes the campaign's state; called after every trial.
+    """
+
+    def __init__(self, state: CampaignState, ledger: Ledger, time_split: TimeSplit, *, run_trial: RunTrial,
+                 hold: StationHold, listener: Listener, save: Callable[[], None],
+                 current_env_hash: Callable[[], str]):
+        self._state = state
+        self._ledger = ledger
+        self._time = time_split
+        self._run_trial = run_trial
+        self._hold = hold
+        self._listener = listener
+        self._save = save
+        self._current_env_hash = current_env_hash
+        self._stopping = threading.Event()
+        self._reset_failures = 0
+        # A trial may have been entered after the last state was written: the ledger is right.
+        trials = [outcome_of_line(line) for line in ledger.entries()]
+        state.trials, state.successes = len(trials), sum(trial.success for trial in trials)
+        self._recent = deque((trial.wall_duration for trial in trials), maxlen=RECENT_TRIALS)   # s of wall time
+
+    # --- control, from any thread ---
+
+    def resume(self) -> None:
+        self._reset_failures = 0
+        self._hold.clear()
+
+    def stop(self) -> None:
+        """Cancel the current trial; the next checkpoint raises CampaignStopped."""
+        self._stopping.set()
+        self._hold.wake()
+
+    @property
+    def holding(self) -> bool:
+        """Whether it waits between two trials, so that nothing moves until `resume()` or `stop()`."""
+        return self._time.activity == HELD
+
+    @property
+    def usual_time(self) -> float:
+        """s of wall time of a trial; of the newest ones, because better recipes are faster."""
+        return sum(self._recent) / len(self._recent) if self._recent else UNKNOWN_TRIAL_TIME
+
+    # --- trials ---
+
+    def measure(self, measurement: Measurement, kind: str) -> TrialOutcome:
+        """The next seed of a measurement; every started trial counts here, whatever its outcome."""
+        seed = measurement.seeds[measurement.trials]
+        known = self.known(kind, seed, measurement.recipe)
+        trial = known[0] if known else self._trial(kind, seed)
+        measurement.add(trial)
+        self._save()
+        return trial
+
+    def search(self, recipe: str, seed: int) -> TrialOutcome:
+        """The trial of a recipe on a search seed that says something about it; what says nothing is tried again."""
+        known = self.known(SEARCH, seed, recipe)
+        while True:
+            said = [trial for trial in known if trial.outcome not in SAYS_NOTHING]
+            if said:
+                return said[0]
+            if len(known) >= TRIES_PER_SEARCH_SEED:
+                return known[-1]
+            known.append(self._trial(SEARCH, seed))
+
+    def known(self, kind: str, seed: int, recipe: str) -> list[TrialOutcome]:
+        """Trials that are in the ledger, in their order."""
+        return [outcome_of_line(line) for line in self._ledger.entries()
+                if (line['kind'], line['seed'], line['recipe']) == (kind, seed, recipe)]
+
+    def of_ids(self, trial_ids: list[str]) -> list[TrialOutcome]:
+        wanted = set(trial_ids)
+        return [outcome_of_line(line) for line in self._ledger.entries() if line['trial_id'] in wanted]
+
+    def checkpoint(self) -> None:
+        """Between trials: wait while held, stop when asked, see whether the environment is still the same."""
+        if self._hold.reason and not self._stopping.is_set():
+            self._listener.event('hold', len(self._state.iterations), self._hold.reason)
+            with self._time.during(HELD):
+                while self._hold.reason and not self._stopping.is_set():
+                    self._hold.wait(HOLD_LOOK)
+        if self._stopping.is_set():
+            raise CampaignStopped('stopped by request; run it again under the same name to go on')
+        self.check_environment()
+
+    def check_environment(self) -> None:
+        now, before = self._current_env_hash(), self._state.settings.env_hash
+        if now != before:
+            raise CampaignError(
+                f'the environment changed under the campaign: it started with {before[:12]}..., now it is '
+                f'{now[:12]}...; restore task, scene, reward, reset and station files, or start a new campaign')
+
+    def _trial(self, kind: str, seed: int) -> TrialOutcome:
+        self.checkpoint()
+        with self._time.during(RUNNING):
+            trial = self._run_trial(kind, seed, self._stopping.is_set)
+        state = self._state
+        state.trials += 1
+        state.successes += trial.success
+        self._recent.append(trial.wall_duration)
+        if trial.outcome == 'INVALID':
+            raise CampaignError(f'trial {trial.trial_id} is INVALID: {trial.reason}')
+        if self._stopping.is_set():
+            self._save()
+            raise CampaignStopped('stopped during a trial')
+        self._reset_failures = self._reset_failures + 1 if trial.outcome == 'RESET_FAILED' else 0
+        if self._reset_failures >= RESET_FAILURES_TO_HOLD:
+            self._hold.set(f'{self._reset_failures} resets failed one after the other ({trial.reason}); look at the '
+                           f'station, then `enpire resume`')
+        return trial
