@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import threading
 
+from enpire_agent.git_command import RepositoryError
+from enpire_agent.recipe_remote import check_campaign_name, check_remote
 from enpire_agent.researcher import PeerRecipe
+
+_COMMIT = re.compile(r'[0-9a-f]{40}([0-9a-f]{24})?')
 
 
 class PeerRecipes:
@@ -16,8 +21,8 @@ class PeerRecipes:
         self._recipes: dict[tuple[str, str, str], tuple[str, PeerRecipe]] = {}
 
     def add(self, message) -> PeerRecipe | None:
-        """Take in an enpire_msgs/Recipe; None when it is our own or has no commit."""
-        if message.station == self._own or not message.commit:
+        """Take in an enpire_msgs/Recipe; None when it is our own, or is refused (see `refusal`)."""
+        if message.station == self._own or refusal(message):
             return None
         peer = PeerRecipe(
             station=message.station, commit=message.commit, task=message.task, env_hash=message.env_hash,
@@ -52,3 +57,21 @@ class PeerRecipes:
         if not fitting:
             raise LookupError(f'no announced recipe is for task {task} in this environment ({env_hash[:12]}...)')
         return max(fitting, key=lambda entry: entry[1].interval[0])
+
+
+def refusal(message) -> str:
+    """Why an enpire_msgs/Recipe is none that a station would announce; empty when it may be one.
+
+    Anybody may publish on the topic, and what it says ends in Git commands and paths.
+    """
+    if not _COMMIT.fullmatch(message.commit):
+        return f"the commit '{message.commit[:80]}' is no full SHA-1"
+    if not (message.successes <= message.trials and 0 <= message.interval_low <= message.interval_high <= 1):
+        return (f'{message.successes} successes of {message.trials} trials, interval {message.interval_low} to '
+                f'{message.interval_high} are no figures')
+    try:
+        check_campaign_name(message.campaign)
+        check_remote(message.remote)
+    except (ValueError, RepositoryError) as error:
+        return str(error)
+    return ''

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import time
 from pathlib import Path
@@ -20,6 +21,7 @@ _CONFIGURATION = '''[core]
 [uploadpack]
 	allowAnySHA1InWant = true
 '''
+_NAME = re.compile(r'[A-Za-z0-9_][A-Za-z0-9_.-]*')
 _LEFT_LOCK = 120.0      # s after which a lock in a local remote was left by a push that was killed
 
 
@@ -65,8 +67,16 @@ def check_remote(remote: str) -> None:
         raise RepositoryError(f"'{remote}' is no Git remote; expected a path or a URL")
 
 
+def check_campaign_name(name: str) -> None:
+    """A campaign's name is a folder, and the first part of its branches on a remote. Raises ValueError."""
+    if not _NAME.fullmatch(name) or '..' in name or name.endswith(('.lock', '.')):
+        raise ValueError(f"campaign '{name}' is no plain name; use letters, digits, - and _")
+
+
 def _create(remote: Path, branch: str) -> None:
     """A bare repository, complete or absent."""
+    if not remote.parent.is_dir():
+        raise RepositoryError(f'the remote {remote} is not there, and no folder {remote.parent} to create it in')
     beside = remote.with_name(f'.{remote.name}.{os.getpid()}.part')
     try:
         run_git(remote.parent, 'init', '--quiet', '--bare', '--template=', f'--initial-branch={branch}', str(beside))

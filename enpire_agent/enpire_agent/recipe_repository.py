@@ -186,7 +186,7 @@ class RecipeRepository:
     def fetch_commit(self, commit: str, remote: str, campaign: str, timeout: float = _REMOTE_TIMEOUT) -> None:
         """See to it that a peer's commit is here; asks the remote only when it is not.
 
-        Raises RepositoryError, e.g. when the peer's branch was rewritten and the remote does not have it any more.
+        Raises RepositoryError, and CommitMissingError when the remote does not have it: the peer's branch was rewritten.
         """
         if self.has(commit):
             return
@@ -197,7 +197,7 @@ class RecipeRepository:
             with self._fetching(timeout) as lock:
                 recipe_remote.fetch(self.work_tree, remote, commit, timeout, lock)
         except RepositoryError as error:
-            raise RepositoryError(f'commit {commit[:12]} is not on a branch of {remote} any more, and it does not give '
+            raise CommitMissingError(f'commit {commit[:12]} is not on a branch of {remote} any more, and it does not give '
                                   f'it out otherwise: the branch was rewritten, or the commit never pushed') from error
 
     def adopt(self, commit: str, trailers: Mapping[str, object], how: str = TAKE_OVER) -> str:
@@ -286,6 +286,10 @@ class RecipeRepository:
     def _fetching(self, timeout: float):
         return exclusive(self._git_dir / 'enpire-fetch.lock', (self._git_dir / 'refs' / 'remotes').rglob('*.lock'),
                          timeout)
+
+
+class CommitMissingError(RepositoryError):
+    """The remote answers, and does not have the commit."""
 
 
 class ConflictError(RepositoryError):

@@ -17,9 +17,11 @@ from enpire_agent.durable_file import DiskFullError
 from enpire_agent.ledger import Ledger
 from enpire_agent.peer_recipes import PeerRecipes
 from enpire_agent.recipe import load_recipe
+from enpire_agent.recipe_remote import check_campaign_name
 from enpire_agent.recipe_repository import RecipeRepository, RepositoryError
 from enpire_agent.researcher import make_researcher
 from enpire_agent.station_hold import StationHold
+from enpire_agent.station_watch import StationWatch
 from enpire_agent.time_split import HELD, RESETTING, RUNNING, THINKING, TRAINING, robot_utilization, token_utilization
 from enpire_bringup.actions import (BlockingActionServer, GoalAborted, RemoteCallCancelled, RemoteCallError,
                                     RunningGoal, call_action)
@@ -35,6 +37,7 @@ STATUS_PERIOD = 1.0        # s of wall time
 TRIAL_BOUND = 1200.0       # s of wall time for a trial, reset included
 RUNNER_AWAY = 60.0         # s of wall time that a trial runner that died gets to come back and enter its trial
 CANCELLED_BOUND = 30.0     # s of wall time that a cancelled trial gets to retreat and end
+STATION_AWAY = 120.0       # s of wall time that parts of the station get to come back before a person is asked
 RUNNER_BUSY = 600.0        # s of wall time that somebody else's trial is waited for
 
 # StationStatus has no state of its own for training: the researcher is at work then, the robot is not.
@@ -70,6 +73,7 @@ class Supervisor(StationNode):
         self.create_subscription(DiagnosticStatus, 'guard_status', self._on_guard, LATCHED_QOS)
         self.create_service(Hold, 'hold', self._on_hold)
         self.create_service(Resume, 'resume', self._on_resume)
+        self._watch = StationWatch(self)
         self._run_trial = ActionClient(self, RunTrial, 'run_trial')
         self._server = BlockingActionServer(
             self, RunCampaign, 'run_campaign', self._run_campaign,
@@ -102,8 +106,7 @@ class Supervisor(StationNode):
 
     def _make_campaign(self, asked) -> Campaign:
         name, terms = asked.campaign, self.task.campaign
-        if not name or Path(name).name != name or name.startswith('.'):
-            raise ValueError(f"campaign '{name}' is no plain name; use letters, digits, - and _")
+        check_campaign_name(name)
         if not 0 <= asked.goal <= 1:
             raise ValueError(f'goal is {asked.goal}; expected a success rate from 0 to 1, or 0 for the task\'s')
         researcher = make_researcher(asked.researcher, self.task.directory / 'ideas' / 'ideas.yaml')
@@ -120,7 +123,7 @@ class Supervisor(StationNode):
             directory, settings, repository=repository, researcher=researcher, listener=_Listener(self, settings),
             run_trial=lambda kind, seed, stopped: self._trial(settings, repository, kind, seed, stopped),
             peers=lambda: self._peers.of_campaign(name), current_env_hash=self.current_env_hash,
-            hold=self._hold)
+            hold=self._hold, await_station=self._await_station)
 
     # --- trials ---
 
@@ -167,6 +170,9 @@ class Supervisor(StationNode):
                     self._wait(0.2, cancelled)
                 break
         return outcome_of_line(line())
+
+    def _await_station(self, stopped) -> str:
+        return self._watch.await_ready(STATION_AWAY, lambda: stopped() or self._goal.is_cancel_requested)
 
     def _await_end_of_cancelled_trial(self, line) -> None:
         """Until it is in the ledger, so that a campaign resumed at once knows of it."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 
 import pytest
@@ -10,6 +12,7 @@ rclpy = pytest.importorskip('rclpy')
 
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 
+from enpire_agent.fleet_log import FleetLog  # noqa: E402
 from enpire_agent.recipe_repository import RecipeRepository  # noqa: E402
 from enpire_bringup.environment import environment_hash  # noqa: E402
 from enpire_bringup.station_node import HISTORY_QOS  # noqa: E402
@@ -33,7 +36,6 @@ class Fleet:
         self.fleet = self.node.create_publisher(Recipe, '/fleet/recipes', HISTORY_QOS)
         self.announced = []
         self.node.create_subscription(Recipe, '/fleet/recipes', self.announced.append, HISTORY_QOS)
-        self.adopt = self.node.create_client(Adopt, 'adopt')
         self.executor = SingleThreadedExecutor(context=self.context)
         self.executor.add_node(self.node)
         self.station = station
@@ -44,19 +46,22 @@ class Fleet:
             assert time.monotonic() < deadline, f'waited {seconds} s for {what}'
             self.executor.spin_once(timeout_sec=0.05)
 
-    def call_adopt(self, commit=''):
-        self.until(self.adopt.service_is_ready, 'the service adopt')
-        future = self.adopt.call_async(Adopt.Request(commit=commit))
+    def call_adopt(self, commit='', service='adopt'):
+        client = self.node.create_client(Adopt, service)
+        self.until(client.service_is_ready, f'the service {service}')
+        future = client.call_async(Adopt.Request(commit=commit))
         self.until(future.done, 'the answer of adopt')
         return future.result()
 
 
 @pytest.fixture
-def bridge(start_station, tmp_path):
+def bridge(start_station):
+    """bridge(namespace, remote) -> the Fleet of a station that has only its git_bridge; several share a domain."""
     fleets = []
 
-    def start(remote=''):
-        station = start_station(only=('git_bridge',), node_parameters={'git_bridge': {'remote': str(remote)}})
+    def start(namespace='station_1', remote=''):
+        station = start_station(namespace=namespace, only=('git_bridge',),
+                                node_parameters={'git_bridge': {'remote': str(remote)}})
         fleets.append(Fleet(station))
         return fleets[-1]
 
@@ -82,7 +87,7 @@ def improved(repository):
 def test_a_remote_that_is_away_is_tried_again_and_nobody_hears_of_a_commit_before_it_is_there(bridge, tmp_path):
     remote = tmp_path / 'server' / 'remote.git'
     (tmp_path / 'server').write_text('not a folder yet')
-    fleet = bridge(remote)
+    fleet = bridge(remote=remote)
     repository = RecipeRepository.open_or_create(fleet.station.runs / 'c' / 'station_1' / 'recipe', 'station_1',
                                                  TASK.recipe)
     commit = improved(repository)
@@ -93,6 +98,7 @@ def test_a_remote_that_is_away_is_tried_again_and_nobody_hears_of_a_commit_befor
     assert fleet.announced == []
 
     (tmp_path / 'server').unlink()
+    (tmp_path / 'server').mkdir()
     fleet.until(lambda: fleet.announced, 'the announcement')
 
     (announced,) = fleet.announced
@@ -102,25 +108,30 @@ def test_a_remote_that_is_away_is_tried_again_and_nobody_hears_of_a_commit_befor
     assert '# slower' in fetched.files(commit)['recipe.yaml']
 
 
-def test_adopt_takes_over_the_best_recipe_of_this_environment(bridge, tmp_path):
-    fleet = bridge()
-    peer = RecipeRepository.open_or_create(tmp_path / 'peer', 'station_2', TASK.recipe)
-    commit = improved(peer)
-    remote = str(tmp_path / 'remote.git')
-    peer.push(remote, 'c')
-    env_hash = environment_hash(TASK, fleet.station.station)
-    fleet.until(lambda: fleet.fleet.get_subscription_count() >= 2, 'git_bridge to listen')
-    common = dict(station='station_2', branch='station_2', remote=remote)
-    fleet.fleet.publish(recipe_of(peer, commit, env_hash, **common))
-    fleet.fleet.publish(recipe_of(peer, 'f' * 40, 'a' * 64, interval_low=0.99, **common))
-    log = fleet.station.log_directory / 'research.log'
-    fleet.until(lambda: log.read_text().count('announced') == 2, 'both announcements in the log')
+def test_a_kept_recipe_reaches_the_peer_which_adopts_it_and_outlives_the_process_that_announced_it(bridge, tmp_path):
+    first = bridge('station_1')
+    runs, env_hash = first.station.runs, environment_hash(TASK, first.station.station)
+    repository = RecipeRepository.open_or_create(runs / 'c' / 'station_1' / 'recipe', 'station_1', TASK.recipe)
+    commit = improved(repository)
+    first.until(lambda: first.kept.get_subscription_count(), 'git_bridge')
+    first.kept.publish(recipe_of(repository, commit, env_hash))
+    first.until(lambda: first.announced, 'the announcement')
 
-    refused = fleet.call_adopt('ffff')
-    assert not refused.accepted and 'in this environment' in refused.message
-    response = fleet.call_adopt()
+    os.kill(first.station.pids()['research'], signal.SIGKILL)
+    second = bridge('station_2')
+    ours = RecipeRepository.open_or_create(runs / 'c' / 'station_2' / 'recipe', 'station_2', TASK.recipe)
+    log = FleetLog(runs / 'c' / 'station_2')
+    second.until(lambda: log.entries('fetched'), 'the recipe at the peer')
+    assert ours.has(commit) and log.entries('fetched')[0]['station'] == 'station_1'
 
-    assert response.accepted, response.message
-    ours = RecipeRepository(fleet.station.runs / 'c' / 'station_1' / 'recipe')
-    assert ours.head == response.commit and ours.files('HEAD') == peer.files(commit)
-    assert f'Adopted-From: station_2 {commit}' in ours.message(response.commit)
+    # What cannot be put on top of ours is refused, written down and changes nothing.
+    (ours.work_tree / 'recipe.yaml').write_text((ours.work_tree / 'recipe.yaml').read_text() + '# faster\n')
+    before = ours.commit('Push faster', {})
+    refused = second.call_adopt(commit[:8], 'adopt/cherry_pick')
+    assert not refused.accepted and 'both changed recipe.yaml' in refused.message
+    assert ours.head == before and log.entries('conflict')[0]['commit'] == commit
+
+    adopted = second.call_adopt()
+    assert adopted.accepted, adopted.message
+    assert ours.head == adopted.commit and ours.files('HEAD') == repository.files(commit)
+    assert f'Adopted-From: station_1 {commit}' in ours.message(adopted.commit)
