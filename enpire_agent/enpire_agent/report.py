@@ -1,99 +1,89 @@
-"""The report of a campaign: one HTML page that needs nothing beside it."""
+"""The report of a campaign: one HTML page that needs nothing beside it, and its charts as PNG.
+
+With 8 stations and 300 iterations each the page stays below MAX_PAGE_BYTES: videos and diffs have a budget, texts a
+length, and points of a chart that lie close together become one shape.
+"""
 
 from __future__ import annotations
 
 import base64
-import io
-import os
-import tempfile
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections import Counter
+from datetime import datetime, timezone
 from pathlib import Path
+from typing import Sequence
 
 import jinja2
+from markupsafe import Markup, escape
 
-from enpire_agent.campaign_state import CampaignState, Iteration, Measurement, read_campaign
+from enpire_agent.campaign_state import Iteration, Measurement
+from enpire_agent.charts import OUTCOMES, hill_climb, outcome_bars, robot_utilization, utilization_bars
+from enpire_agent.drawing import Drawing, css_classes, css_colors
 from enpire_agent.durable_file import write_durably
-from enpire_agent.ledger import Ledger, LedgerError
-from enpire_agent.recipe_repository import RecipeRepository, RepositoryError
+from enpire_agent.idea_tree import idea_tree
+from enpire_agent.recipe_diffs import Diff, read_diffs
 from enpire_agent.score import success_interval
-from enpire_agent.trial_record import RecordError, policy_start, read_frames
+from enpire_agent.shown_trials import ShownTrial, best_and_worst
+from enpire_agent.station_run import (StationRun, best_gate, decision, first_baseline, is_finished, is_running,
+                                      minutes_in, origin_name, percent, rate_text, read_runs)
 from enpire_bringup.configuration import ConfigurationError
 from enpire_bringup.task import load_task
 
-MAX_DIFF_LINES = 400
-LEAD_IN = 0.5          # s of a video before the policy's first step; the reset is not shown
-VIDEO_RATE = 20.0      # frames a second: recorded at 10 Hz of ROS time, shown at twice the speed
-_GOOD, _BAD, _BLUE, _INK, _SOFT = '#1a8f5a', '#c8503c', '#2f6fdb', '#1d2433', '#8a93a3'
-
-
-@dataclass(frozen=True)
-class StationRun:
-    """What one station did in a campaign."""
-
-    name: str
-    directory: Path
-    state: CampaignState
-    lines: dict[str, dict]      # trial id -> ledger line
-    ledger_note: str
+MAX_PAGE_BYTES = 20_000_000
+_DIFFS_BUDGET = 4_000_000      # characters of diffs on the page
+_LINE_MARKUP = 28              # characters around a line of a diff
+_MAX_TEXT = 400                # characters of a hypothesis or reason
+_MAX_STRIP = 400               # trials shown one by one
+_LONG_TABLE = 40               # iterations; a longer table shows at first only what was kept
+_WIDE, _NARROW = 1032, 360     # pixels of the charts on a screen and on a phone
 
 
 def write_report(directory: Path | str) -> Path:
-    """Write `report.html` into a campaign's folder (runs/<campaign>) and return its path.
+    """Write report.html and report/*.png into a campaign's folder (runs/<campaign>); returns the page's path.
 
     Raises ConfigurationError when there is no campaign in it.
     """
     directory = Path(directory)
-    runs = _read_runs(directory)
-    page = _render(directory, runs)
+    runs = read_runs(directory)
+    charts, trials = _charts(runs), best_and_worst(runs)
+    pictures = directory / 'report'
+    pictures.mkdir(exist_ok=True)
+    for name, chart in charts.items():
+        write_durably(pictures / f'{name}.png', chart(runs, _WIDE).png())
+    for trial in trials:
+        write_durably(pictures / f'{_file_name(trial)}.png', trial.strip)
     file = directory / 'report.html'
-    write_durably(file, page.encode('utf-8'))
+    write_durably(file, _render(directory, runs, charts, trials).encode('utf-8'))
     return file.resolve()
 
 
-def _read_runs(directory: Path) -> list[StationRun]:
-    runs = []
-    for file in sorted(directory.glob('*/campaign.json')):
-        ledger = Ledger(file.parent / 'ledger.jsonl')
-        try:
-            lines = ledger.verify()
-            note = f'{len(lines)} trials, chain intact'
-        except LedgerError as error:
-            lines, note = [], str(error)
-        runs.append(StationRun(file.parent.name, file.parent, read_campaign(file),
-                               {line['trial_id']: line for line in lines}, note))
-    if not runs:
-        raise ConfigurationError(f'{directory}: no campaign in it; expected <station>/campaign.json')
-    return sorted(runs, key=lambda run: (run.state.created, run.name))
+def _charts(runs: Sequence[StationRun]) -> dict:
+    """Name -> function that draws it, of those that have something to show."""
+    charts = {}
+    if first_baseline(runs) is not None:
+        charts['hill_climb'] = hill_climb
+    if any(run.state.iterations for run in runs):
+        charts['idea_tree'] = idea_tree
+    if any(run.lines for run in runs):
+        charts['outcomes'] = outcome_bars
+    if any(run.elapsed for run in runs):
+        charts['robot_time'] = utilization_bars
+    return charts
 
 
-def _render(directory: Path, runs: list[StationRun]) -> str:
-    first = runs[0]
-    settings = first.state.settings
+def _render(directory: Path, runs: Sequence[StationRun], charts: dict, trials: Sequence[ShownTrial]) -> str:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / 'templates'), autoescape=True, trim_blocks=True,
         lstrip_blocks=True)
-    outcomes = [line['outcome'] for run in runs for line in run.lines.values()]
+    settings = runs[0].state.settings
     return environment.get_template('report.html.j2').render(
-        campaign=settings.campaign,
-        title=f'{settings.task}: a policy that improved itself',
-        objective=_objective(settings.task),
-        created=first.state.created[:16].replace('T', ' ') + ' UTC',
-        finished=first.state.finished,
-        figures=_figures(runs),
-        curve=_curve(first.state),
-        videos=_videos(runs),
-        stations=[_station(run) for run in runs],
-        legend=sorted(set(outcomes), key=lambda outcome: (outcome != 'SUCCESS', outcome)),
-        facts=[('Environment', f'SHA-256 {settings.env_hash}: task, scene, reward, reset, limits and station of every '
-                               f'trial on this page'),
-               *((f'Ledger of {run.name}', run.ledger_note) for run in runs),
-               ('Recipes', str(directory.resolve() / 'remote.git')),
-               ('Researcher', first.state.researcher)],
-        commands=[f'./enpire score {settings.campaign}',
-                  f'./enpire ledger verify {settings.campaign}',
-                  f'./enpire report {settings.campaign}',
-                  f'git -C {_shown(first.directory / "recipe")} log'])
+        campaign=settings.campaign, headline=_headline(runs), objective=_objective(settings.task),
+        about=_about(runs), verdict=_verdict(runs), figures=_figures(runs),
+        charts={name: [Markup(chart(runs, width).svg(kind)) for kind, width in (('wide', _WIDE), ('narrow', _NARROW))]
+                for name, chart in charts.items()},
+        trials=[_shown_trial(trial) for trial in trials], strips=_strips(runs), stations=_stations(runs),
+        facts=_facts(directory, runs), commands=_commands(runs),
+        colors_light=Markup(css_colors(dark=False)), colors_dark=Markup(css_colors(dark=True)),
+        color_classes=Markup(css_classes()))
 
 
 def _objective(task: str) -> str:
@@ -103,258 +93,245 @@ def _objective(task: str) -> str:
         return ''
 
 
+# --- what it comes to ---
+
+def _headline(runs: Sequence[StationRun]) -> str:
+    task = runs[0].state.settings.task
+    baseline, gate = first_baseline(runs), best_gate(runs)
+    if not is_finished(runs):
+        return f'{task}: research goes on'
+    if gate is None or baseline is None:
+        return f'{task}: no hypothesis was better than the starting recipe'
+    return (f'{task}: from {percent(baseline.successes / baseline.trials)} to '
+            f'{percent(gate.successes / gate.trials)} success')
+
+
+def _verdict(runs: Sequence[StationRun]) -> str:
+    """What the two measurements on fresh seeds say together."""
+    baseline, gate = first_baseline(runs), best_gate(runs)
+    if gate is None or baseline is None:
+        return ''
+    before = success_interval(baseline.successes, baseline.trials)
+    after = success_interval(gate.successes, gate.trials)
+    text = (f'On fresh seeds the starting recipe succeeded in {baseline.successes} of {baseline.trials} trials, '
+            f'{rate_text(baseline.successes, baseline.trials)}, the best recipe in {gate.successes} of {gate.trials}, '
+            f'{rate_text(gate.successes, gate.trials)}. ')
+    if after[0] > before[1]:
+        return text + 'The intervals do not overlap: the improvement is more than luck.'
+    if before[0] > after[1]:
+        return text + 'The intervals do not overlap: the recipe became worse.'
+    return text + 'The intervals overlap: more trials are needed to be sure of a difference.'
+
+
+def _about(runs: Sequence[StationRun]) -> str:
+    state = runs[0].state
+    text = f'Campaign {state.settings.campaign}, begun {_day(state.created)}'
+    text += f', {len(runs)} stations' if len(runs) > 1 else f', {runs[0].name}'
+    if not is_finished(runs):
+        waiting = [f'{run.name} {_phase_text(run)}' for run in runs if not run.state.finished]
+        now = datetime.now(timezone.utc).isoformat()
+        text += f'. As of {_day(now)}: {"; ".join(waiting)}'
+    return text + '.'
+
+
+def _phase_text(run: StationRun) -> str:
+    state = run.state
+    if state.phase == 'search':
+        return f'searches, iteration {len(state.iterations)}'
+    return {'baseline': 'measures the starting recipe', 'gate': 'measures the best recipe'}.get(state.phase, '')
+
+
+def _day(moment: str) -> str:
+    return moment[:16].replace('T', ' ') + ' UTC'
+
+
+def _figures(runs: Sequence[StationRun]) -> list[dict]:
+    iterations = Counter(decision(i) for run in runs for i in run.state.iterations)
+    busy = Counter()
+    for run in runs:
+        busy.update(run.time_split)
+    used = robot_utilization(busy)
+    figures = [_measured('Starting recipe', first_baseline(runs)), _best_figure(runs)]
+    figures.append({'name': 'Hypotheses', 'value': sum(iterations.values()), 'note': ', '.join(
+        f'{iterations[name]} {word}' for name, word in (('kept', 'kept'), ('adopted', 'adopted'), (
+            'reverted', 'rejected'), ('running', 'on trial')) if iterations[name]) or 'none yet'})
+    figures.append({'name': 'Trials', 'value': sum(len(run.lines) for run in runs),
+                    'note': f'on {len(runs)} stations' if len(runs) > 1 else 'every started trial counts'})
+    figures.append({'name': 'Wall time', 'value': _duration(_wall_time(runs)),
+                    'note': 'from the first trial to the last' if len(runs) > 1 else 'while the campaign ran'})
+    if used is not None:
+        figures.append({'name': 'Robot utilization', 'value': percent(used), 'note': 'of the time in trials and resets '
+                                                                                     '(MRU)'})
+    return figures
+
+
+def _best_figure(runs: Sequence[StationRun]) -> dict:
+    gate = best_gate(runs)
+    if gate is not None:
+        return _measured('Best recipe', gate)
+    best = max((run.state.best for run in runs if run.state.best and run.state.best.iteration and run.state.best.trials),
+               key=lambda best: best.successes / best.trials, default=None)
+    if best is None:
+        return {'name': 'Best recipe', 'value': 'the start', 'note': 'no hypothesis was kept'
+                if is_finished(runs) else 'no hypothesis was kept yet'}
+    return {'name': 'Best recipe so far', 'value': percent(best.successes / best.trials),
+            'note': f'{best.successes} of {best.trials} search seeds'}
+
+
+def _measured(name: str, measured: Measurement | None) -> dict:
+    if measured is None:
+        return {'name': name, 'value': 'not yet', 'note': 'not measured'}
+    low, high = success_interval(measured.successes, measured.trials)
+    return {'name': name, 'value': percent(measured.successes / measured.trials),
+            'note': f'{measured.successes} of {measured.trials} fresh seeds; 95\u00a0% interval {100 * low:.0f} to '
+                    f'{percent(high)}'}
+
+
+def _wall_time(runs: Sequence[StationRun]) -> float:
+    """s: of one station the time that it ran, of several from the first trial's start to the last one's end."""
+    lines = [line for run in runs for line in run.lines.values()]
+    if len(runs) == 1 or not lines:
+        return runs[0].elapsed
+    start, end = min(line['started'] for line in lines), max(line['ended'] for line in lines)
+    return (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds()
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f'{seconds:.0f} s'
+    return f'{seconds / 60:.0f} min' if seconds < 6000 else f'{seconds / 3600:.1f} h'
+
+
+# --- trials ---
+
+def _file_name(trial: ShownTrial) -> str:
+    return trial.title.lower().replace(' ', '_')
+
+
+def _shown_trial(trial: ShownTrial) -> dict:
+    line = trial.line
+    error = line.get('position_error')
+    distance = f', {1e3 * error:.0f} mm from the goal at the end' if error is not None else ''
+    what = f'{_recipe_name(trial.run, line)}, {line["outcome"]} after {line["duration"]:.1f} s{distance}'
+    return {'title': trial.title, 'why': trial.why, 'outcome': line['outcome'],
+            'what': f'{trial.run.name}, {what}, seed {line["seed"]}.', 'reason': _cut(line['reason']),
+            'pace': trial.pace if trial.video else '', 'media': trial.media, 'alt': f'{trial.title}: {what}',
+            'video': base64.b64encode(trial.video).decode(), 'strip': base64.b64encode(trial.strip).decode()}
+
+
+def _recipe_name(run: StationRun, line: dict) -> str:
+    if line['kind'] == 'baseline':
+        return 'starting recipe'
+    if line['kind'] == 'gate':
+        return 'best recipe on a fresh seed'
+    number = next((i.number for i in run.state.iterations if line['trial_id'] in i.trial_ids), None)
+    return f'iteration {number}' if number else f'{line["kind"]} trial'
+
+
+def _strips(runs: Sequence[StationRun]) -> list[dict]:
+    """Trials on fresh seeds one by one, in the order in which they ran."""
+    strips = []
+    for run in runs:
+        for name, measured in (('starting recipe', run.baseline), ('best recipe', run.gate)):
+            if measured is not None and measured.trial_ids:
+                trials = [_strip_trial(run.lines.get(trial_id)) for trial_id in measured.trial_ids[:_MAX_STRIP]]
+                strips.append({'name': f'{run.name}, {name}' if len(runs) > 1 else name, 'trials': trials,
+                               'left_out': len(measured.trial_ids) - len(trials),
+                               'text': f'{measured.successes} of {measured.trials} succeeded'})
+    return strips
+
+
+def _strip_trial(line: dict | None) -> dict:
+    if line is None:
+        return {'outcome': 'INVALID', 'title': 'not in the ledger'}
+    return {'outcome': line['outcome'],
+            'title': f'{line["outcome"]}, {line["duration"]:.1f} s, seed {line["seed"]}: {line["reason"][:120]}'}
+
+
+# --- iterations ---
+
+def _stations(runs: Sequence[StationRun]) -> list[dict]:
+    diffs = _diffs(runs)
+    stations = []
+    for run in runs:
+        state = run.state
+        rows = [_row(run, i, diffs.get((run.name, i.commit))) for i in state.iterations]
+        source = state.baseline.source if state.baseline else ''
+        stations.append({'name': run.name, 'rows': rows, 'long': len(rows) > _LONG_TABLE,
+                         'source': source, 'finished': state.finished})
+    return stations
+
+
+def _diffs(runs: Sequence[StationRun]) -> dict[tuple[str, str], Diff]:
+    """(station, commit) -> diff. When they are too many the lines of rejected ones are left out, oldest first."""
+    diffs: dict[tuple[str, str], Diff] = {}
+    for run in runs:
+        commits = [i.commit for i in run.state.iterations if i.commit]
+        found = read_diffs(run.directory / 'recipe', commits)
+        diffs.update({(run.name, commit): diff for commit, diff in found.items()})
+    ranked = sorted(((decision(i) in ('kept', 'adopted'), i.ended, run.name, i.commit) for run in runs
+                     for i in run.state.iterations), reverse=True)
+    left = _DIFFS_BUDGET
+    for *_, name, commit in ranked:
+        diff = diffs.get((name, commit))
+        if diff is not None:
+            cost = sum(len(escape(line)) + _LINE_MARKUP for line in diff.lines)
+            if cost > left:
+                diff.lines.clear()
+            left -= min(left, cost if diff.lines else 0)
+    return diffs
+
+
+def _row(run: StationRun, iteration: Iteration, diff: Diff | None) -> dict:
+    i = iteration
+    low, high = success_interval(i.successes, i.trials)
+    took = minutes_in(run, i.started, i.ended)
+    return {
+        'id': run.row(i), 'number': i.number, 'decision': decision(i),
+        'word': {'reverted': 'rejected', 'running': 'on trial'}.get(decision(i), decision(i)),
+        'hypothesis': _cut(i.hypothesis), 'idea': origin_name(i), 'method': i.method, 'commit': i.commit,
+        'took': '' if took is None else _duration(60 * took), 'reason': _cut(i.reason), 'before': i.before,
+        'successes': i.successes, 'trials': i.trials, 'low': 100 * low, 'high': 100 * high,
+        'rate': 100 * i.successes / i.trials if i.trials else None,
+        'outcomes': ', '.join(f'{i.outcomes[name]} {name}' for name in OUTCOMES if i.outcomes.get(name)),
+        'files': sorted(i.files)[:12] if is_running(i) else [],
+        'diff': None if diff is None else {
+            'title': f'diff: +{diff.added} −{diff.removed} lines', 'lines': [_diff_line(line) for line in diff.lines],
+            'left_out': diff.total - len(diff.lines)},
+        'show': f'git -C {_shown(run.directory / "recipe")} show {i.commit[:10]}'}
+
+
+def _diff_line(line: str) -> tuple[str, str]:
+    """(kind, text)."""
+    if line.startswith(('+++', '---', 'diff ', 'index ', 'new file', 'deleted')):
+        return 'meta', line
+    return {'+': 'add', '-': 'del', '@': 'hunk'}.get(line[:1], ''), line or ' '
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _MAX_TEXT else text[:_MAX_TEXT - 1] + '…'
+
+
+# --- where it comes from ---
+
+def _facts(directory: Path, runs: Sequence[StationRun]) -> list[tuple[str, str]]:
+    settings = runs[0].state.settings
+    return [('Environment', f'SHA-256 {settings.env_hash}: task, scene, reward, reset, limits and station of every '
+                            f'trial on this page'),
+            *((f'Ledger of {run.name}', run.ledger_note) for run in runs),
+            ('Recipes', str(directory.resolve() / 'remote.git')),
+            ('Researcher', runs[0].state.researcher),
+            ('Charts as PNG', str(directory.resolve() / 'report'))]
+
+
+def _commands(runs: Sequence[StationRun]) -> list[str]:
+    name = runs[0].state.settings.campaign
+    return [f'./enpire score {name}', f'./enpire ledger verify {name}', f'./enpire report {name}',
+            f'git -C {_shown(runs[0].directory / "recipe")} log']
+
+
 def _shown(path: Path) -> str:
     try:
         return str(path.resolve().relative_to(Path.cwd()))
     except ValueError:
         return str(path.resolve())
-
-
-# --- figures ---
-
-def _figures(runs: list[StationRun]) -> list[dict]:
-    state = runs[0].state
-    figures = [_measured('Starting recipe', state.baseline)]
-    if state.gate is not None:
-        figures.append(_measured('Best recipe', state.gate))
-    kept = sum(iteration.state == 'kept' for iteration in state.iterations)
-    figures += [
-        {'name': 'Hypotheses', 'value': len(state.iterations), 'note': f'{kept} kept'},
-        {'name': 'Trials', 'value': sum(len(run.lines) for run in runs),
-         'note': ', '.join(f'{run.name}: {len(run.lines)}' for run in runs)},
-        {'name': 'Wall time', 'value': _minutes(state.elapsed),
-         'note': f'{_share(state.busy, state.elapsed)} of it in trials and resets'}]
-    return figures
-
-
-def _measured(name: str, measured: Measurement | None) -> dict:
-    if measured is None or not measured.trials:
-        return {'name': name, 'value': 'not yet', 'note': ''}
-    low, high = success_interval(measured.successes, measured.trials)
-    return {'name': name, 'value': f'{100 * measured.successes / measured.trials:.0f} %',
-            'note': f'{measured.successes} of {measured.trials} fresh seeds, {100 * low:.0f} to {100 * high:.0f} %'}
-
-
-def _minutes(seconds: float) -> str:
-    return f'{seconds / 60:.1f} min'
-
-
-def _share(part: float, whole: float) -> str:
-    return f'{100 * min(1.0, part / whole):.0f} %' if whole > 0 else '0 %'
-
-
-# --- curve ---
-
-def _curve(state: CampaignState) -> str:
-    """The hill-climb curve as inline SVG; empty when nothing was measured."""
-    measured = [i for i in state.iterations if i.trials]
-    if state.baseline is None or not state.baseline.trials:
-        return ''
-    import matplotlib
-    matplotlib.use('Agg')
-    import matplotlib.pyplot as plt
-
-    with plt.rc_context({'font.family': 'sans-serif', 'font.size': 10, 'svg.fonttype': 'none',
-                         'axes.edgecolor': '#c9cfd9', 'text.color': _INK, 'axes.labelcolor': _SOFT,
-                         'xtick.color': _SOFT, 'ytick.color': _SOFT}):
-        figure, axes = plt.subplots(figsize=(9.6, 3.6))
-        last = max((i.number for i in state.iterations), default=0)
-        _point(axes, 0, state.baseline.successes, state.baseline.trials, _INK, 's', 'baseline')
-        for iteration in measured:
-            color, marker = (_GOOD, 'o') if iteration.state == 'kept' else (_BAD, 'x')
-            _point(axes, iteration.number, iteration.successes, iteration.trials, color, marker)
-        steps = _best_so_far(state)
-        axes.step([x for x, _ in steps] + [last + 0.5], [y for _, y in steps] + [steps[-1][1]], where='post',
-                  color=_GOOD, alpha=0.35, linewidth=2.5, zorder=1)
-        ticks, labels = [0, *range(1, last + 1)], ['baseline', *map(str, range(1, last + 1))]
-        if state.gate is not None and state.gate.trials:
-            _point(axes, last + 1, state.gate.successes, state.gate.trials, _BLUE, 's')
-            ticks, labels = [*ticks, last + 1], [*labels, 'gate']
-        axes.set_xticks(ticks, labels)
-        axes.set_xlim(-0.5, last + 1.5)
-        axes.set_ylim(-0.04, 1.04)
-        axes.set_yticks([0, 0.25, 0.5, 0.75, 1.0], ['0', '25 %', '50 %', '75 %', '100 %'])
-        axes.set_ylabel('success rate')
-        axes.set_xlabel('iteration')
-        axes.grid(axis='y', color='#eceff3')
-        axes.set_axisbelow(True)
-        for side in ('top', 'right', 'left'):
-            axes.spines[side].set_visible(False)
-        axes.tick_params(length=0)
-        handles = [plt.Line2D([], [], color=color, marker=marker, linestyle='', label=label, markersize=6)
-                   for color, marker, label in ((_INK, 's', 'starting recipe, fresh seeds'), (_GOOD, 'o', 'kept'),
-                                                (_BAD, 'x', 'reverted'), (_BLUE, 's', 'best recipe, fresh seeds'))]
-        axes.legend(handles=handles, loc='upper center', bbox_to_anchor=(0.5, 1.16), ncols=4, frameon=False,
-                    handletextpad=0.2, columnspacing=1.6)
-        figure.tight_layout()
-        text = io.StringIO()
-        figure.savefig(text, format='svg', transparent=True)
-        plt.close(figure)
-    svg = text.getvalue()
-    return svg[svg.index('<svg'):]
-
-
-def _point(axes, x: float, successes: int, trials: int, color: str, marker: str, label: str = '') -> None:
-    rate = successes / trials
-    low, high = success_interval(successes, trials)
-    axes.errorbar([x], [rate], yerr=[[rate - low], [high - rate]], color=color, marker=marker, markersize=7,
-                  capsize=0, elinewidth=1.4, alpha=0.95, linestyle='', zorder=3)
-    axes.annotate(f'{successes}/{trials}', (x, rate), textcoords='offset points', xytext=(8, 5), fontsize=9,
-                  color=color)
-
-
-def _best_so_far(state: CampaignState) -> list[tuple[float, float]]:
-    """(iteration, success rate) at which the best recipe changed."""
-    steps = [(0.0, state.baseline.successes / state.baseline.trials)]
-    for iteration in state.iterations:
-        if iteration.state == 'kept' and iteration.trials:
-            steps.append((float(iteration.number), iteration.successes / iteration.trials))
-    return steps
-
-
-# --- stations ---
-
-def _station(run: StationRun) -> dict:
-    state = run.state
-    strips = []
-    for name, measured in (('Starting recipe on fresh seeds', state.baseline),
-                           ('Best recipe on fresh seeds', state.gate)):
-        if measured is not None and measured.trial_ids:
-            low, high = success_interval(measured.successes, measured.trials)
-            strips.append({
-                'name': name, 'trials': [_trial(run.lines.get(trial_id)) for trial_id in measured.trial_ids],
-                'text': f'{measured.successes} of {measured.trials}, 95 % interval {100 * low:.0f} to '
-                        f'{100 * high:.0f} %'})
-    return {'name': run.name, 'source': state.baseline.source if state.baseline else '', 'strips': strips,
-            'iterations': _iterations(run), 'summary': state.finished}
-
-
-def _trial(line: dict | None) -> dict:
-    if line is None:
-        return {'outcome': 'INVALID', 'title': 'not in the ledger'}
-    return {'outcome': line['outcome'],
-            'title': f'{line["outcome"]}: {line["reason"]} (seed {line["seed"]}, {line["duration"]:.1f} s)'}
-
-
-def _iterations(run: StationRun) -> list[dict]:
-    try:
-        repository = RecipeRepository(run.directory / 'recipe')
-    except RepositoryError:
-        repository = None
-    try:
-        return [_iteration(iteration, repository) for iteration in run.state.iterations]
-    finally:
-        if repository is not None:
-            repository.close()
-
-
-def _iteration(iteration: Iteration, repository: RecipeRepository | None) -> dict:
-    diff = repository.diff(iteration.commit).splitlines() if repository and iteration.commit else []
-    added = sum(line.startswith('+') and not line.startswith('+++') for line in diff)
-    removed = sum(line.startswith('-') and not line.startswith('---') for line in diff)
-    trials = iteration.trials
-    bar = [(outcome, round(100 * count / trials, 2)) for outcome, count in
-           sorted(iteration.outcomes.items(), key=lambda entry: entry[0] != 'SUCCESS')] if trials else []
-    return {
-        'number': iteration.number, 'hypothesis': iteration.hypothesis, 'method': iteration.method,
-        'commit': iteration.commit, 'successes': iteration.successes, 'trials': trials,
-        'before': iteration.before,
-        'state': 'adopted' if iteration.adopts and iteration.state == 'kept' else iteration.state,
-        'reason': iteration.reason, 'bar': bar,
-        'outcomes_text': ', '.join(f'{count} {outcome}' for outcome, count in iteration.outcomes.items()),
-        'diff_title': f'diff: +{added} -{removed} lines',
-        'diff': [_diff_line(line) for line in diff[:MAX_DIFF_LINES]]
-                + ([{'kind': 'hunk', 'text': f'... {len(diff) - MAX_DIFF_LINES} more lines'}]
-                   if len(diff) > MAX_DIFF_LINES else [])}
-
-
-def _diff_line(line: str) -> dict:
-    if line.startswith(('+++', '---', 'diff', 'index', 'new file', 'deleted')):
-        kind = 'soft'
-    else:
-        kind = {'+': 'add', '-': 'del', '@': 'hunk'}.get(line[:1], '')
-    return {'kind': kind, 'text': line or ' '}
-
-
-# --- videos ---
-
-def _videos(runs: list[StationRun]) -> list[dict]:
-    """The first trial that was filmed, and one of the best recipe."""
-    first_run = runs[0]
-    videos = []
-    baseline = first_run.state.baseline
-    for trial_id in baseline.trial_ids if baseline else []:
-        video = _video(first_run, trial_id, 'First trial, starting recipe')
-        if video is not None:
-            videos.append(video)
-            break
-    ids = list(first_run.state.gate.trial_ids) if first_run.state.gate else []
-    if first_run.state.best is not None and first_run.state.best.iteration:
-        ids += first_run.state.best.trial_ids
-    # A success of ordinary length shows what was learned; without one, what there is.
-    successes = sorted((trial_id for trial_id in ids if first_run.lines.get(trial_id, {}).get('outcome') == 'SUCCESS'),
-                       key=lambda trial_id: first_run.lines[trial_id]['duration'])
-    middle = len(successes) // 2
-    ids = successes[middle:] + successes[:middle] + ids
-    for trial_id in ids:
-        video = _video(first_run, trial_id, 'Best recipe')
-        if video is not None:
-            videos.append(video)
-            break
-    return videos
-
-
-def _video(run: StationRun, trial_id: str, title: str) -> dict | None:
-    line = run.lines.get(trial_id)
-    if line is None:
-        return None
-    directory = run.directory / 'trials' / trial_id
-    try:
-        start = policy_start(directory) - LEAD_IN
-        data = encode_video([frame.jpeg for frame in read_frames(directory) if frame.time >= start])
-    except RecordError:
-        return None
-    if not data:
-        return None
-    return {'title': title, 'outcome': line['outcome'], 'data': base64.b64encode(data).decode(),
-            'caption': f'{line["kind"]} trial, seed {line["seed"]}, {line["duration"]:.1f} s, shown at twice the '
-                       f'speed. {line["reason"]}'}
-
-
-def encode_video(frames: list[bytes], rate: float = VIDEO_RATE) -> bytes:
-    """JPEG frames as a WebM video (VP8), which every browser plays; empty without frames.
-
-    Raises RecordError when OpenCV cannot encode it.
-    """
-    import cv2
-    import numpy as np
-
-    images = [cv2.imdecode(np.frombuffer(frame, np.uint8), cv2.IMREAD_COLOR) for frame in frames]
-    images = [image for image in images if image is not None]
-    if not images:
-        return b''
-    height, width = (size - size % 2 for size in images[0].shape[:2])
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / 'video.webm'
-        with _quiet():
-            writer = cv2.VideoWriter(str(file), cv2.VideoWriter_fourcc(*'VP80'), rate, (width, height))
-        if not writer.isOpened():
-            raise RecordError('this OpenCV cannot write WebM (VP8) video')
-        for image in images:
-            writer.write(image[:height, :width])
-        writer.release()
-        return file.read_bytes()
-
-
-@contextmanager
-def _quiet():
-    """Keep the terminal free of OpenCV's remark that WebM has no tag for VP8, which it then writes all the same."""
-    terminal = os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(terminal, 2)
-        os.close(terminal)
-        os.close(nowhere)
