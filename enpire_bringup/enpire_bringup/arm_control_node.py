@@ -6,6 +6,7 @@ the service `guard/clear`. Time is the stamp of the joint states.
 
 from __future__ import annotations
 
+import sys
 import time
 from functools import partial
 
@@ -32,6 +33,7 @@ from enpire_bringup.state_guard import StateWatch
 from enpire_bringup.station_node import LATCHED_QOS, LATEST_QOS, STATE_QOS, StationNode
 
 STATE_TIMEOUT = 5.0        # s of wall time without joint states before the guard says so
+SWITCH_INTERVAL = 0.0005   # s for which a thread that plans keeps the interpreter while the guard waits for it
 PARAMETERS = 'limits.'     # prefix of the limits' names
 LEVELS = {'ok': DiagnosticStatus.OK, 'refused': DiagnosticStatus.WARN, 'silent': DiagnosticStatus.ERROR,
           'latched': DiagnosticStatus.ERROR}
@@ -74,6 +76,9 @@ class ArmControl(StationNode):
         pace = self.station.real_time_factor if self.station.backend == 'sim' else 1.0
         self._watch = StateWatch(self._base_limits.stale_state / pace) if paced else None
         if self._watch is not None:
+            # Each time that the guard lets go of the interpreter, in the midst of a joint state, a planner takes it;
+            # with Python's own 5 ms states are looked at ten times a second while a path is searched.
+            sys.setswitchinterval(SWITCH_INTERVAL)
             self.create_timer(self._watch.period, self._look_for_stale_state, clock=steady)
         self._moves = PlannedMoves(self, self._guarded, send=self._send)
         self._publish_status(self._guarded.status)

@@ -37,6 +37,7 @@ SAMPLES = 1000             # random joint positions of an arm from which its own
 ALWAYS = 0.95              # share of them in which a pair overlaps that is overlapping by its coarse shapes
 NEVER = 0.015              # m: a pair that stays farther apart in all of them is not looked at
 FAR = 0.12                 # m beyond which the distance between arms may be given by their bounding capsules
+PLACES = 6                 # of other arms in one set of pairs: making its memory holds the interpreter, 10 ms for these
 UNBOUNDED = 1000.0         # m: no distance, because there is no pair
 
 
@@ -127,8 +128,11 @@ class ArmScene:
                  clearance: Clearance):
         bodies = _bodies_of(station, task)
         positions = np.atleast_2d(np.asarray(positions, float))
-        geometry, names, pairs = bodies.with_fixed_others(arm, positions)
-        self._pairs = _PairSet(bodies, geometry, names, pairs, clearance)
+        self._sets = []
+        for begin in range(0, len(positions), PLACES):
+            pairs = bodies.pairs_of(arm) if begin == 0 else []
+            self._sets.append(_PairSet(
+                bodies, *bodies.with_fixed_others(arm, positions[begin:begin + PLACES], pairs), clearance))
         self._q = pin.neutral(bodies.model)
         self._q[bodies.order] = positions[0]
         start = station.joints.index(station.arms[arm].joints[0])
@@ -137,18 +141,23 @@ class ArmScene:
     def in_collision(self, q: Sequence[float]) -> bool:
         """Whether the arm is nearer to anything than the clearance."""
         self._q[self._own] = q
-        return self._pairs.collide(self._q)
+        return any(pairs.collide(self._q) for pairs in self._sets)
 
     def too_near(self, q: Sequence[float]) -> list[Proximity]:
         """All pairs of bodies nearer to each other than the clearance, the worst first, each pair of bodies once."""
         self._q[self._own] = q
-        return self._pairs.too_near(self._q)
+        short = sorted((near for pairs in self._sets for near in pairs.too_near(self._q)), key=lambda near: near[0])
+        found: dict[tuple[str, str], Proximity] = {}
+        for _, proximity in short:
+            found.setdefault(proximity.bodies, proximity)
+        return list(found.values())
 
     def allow_present_distances(self, q: Sequence[float], slack: float) -> None:
         """Let pairs be as near to each other as they are at q, and `slack` (m) nearer: for a motion that has to begin
         too near to something."""
         self._q[self._own] = q
-        self._pairs.relax(self._q, slack)
+        for pairs in self._sets:
+            pairs.relax(self._q, slack)
 
 
 class _PairSet:
@@ -175,18 +184,13 @@ class _PairSet:
         return self._proximity(index)
 
     def collide(self, q: np.ndarray) -> bool:
-        # A tree of bounding boxes, clearances included, leaves out what is far apart.
+        # Trees of bounding boxes, clearances included, leave out what is far apart.
         return bool(self._pairs) and pin.computeCollisions(self._model, self._data, self._tree, q, True)
 
-    def too_near(self, q: np.ndarray) -> list[Proximity]:
-        found: dict[tuple[str, str], Proximity] = {}
+    def too_near(self, q: np.ndarray) -> list[tuple[float, Proximity]]:
+        """What is nearer than its clearance, and by how much (m, negative)."""
         short = self.distances(q) - self._clearances
-        for index in np.argsort(short):
-            if short[index] >= 0.0:
-                break
-            proximity = self._proximity(int(index))
-            found.setdefault(proximity.bodies, proximity)
-        return list(found.values())
+        return [(float(short[index]), self._proximity(int(index))) for index in np.flatnonzero(short < 0.0)]
 
     def relax(self, q: np.ndarray, slack: float) -> None:
         self._set_margins(np.minimum(self._clearances, self.distances(q) - slack))
@@ -200,7 +204,9 @@ class _PairSet:
     def _set_margins(self, margins: np.ndarray) -> None:
         for request, margin in zip(self._scratch.collisionRequests, margins):
             request.security_margin = float(margin)
-        self._tree = pin.BroadPhaseManager_DynamicAABBTreeCollisionManager(self._model, self._geometry, self._scratch)
+        # A tree for each joint: with a single one, all that is fixed would be looked at against one another.
+        self._tree = pin.TreeBroadPhaseManager_DynamicAABBTreeCollisionManager(self._model, self._geometry,
+                                                                               self._scratch)
 
     def _proximity(self, index: int) -> Proximity:
         pair = self._pairs[index]
@@ -251,12 +257,17 @@ class _Bodies:
         self.bounds = _bounding_capsules(self.geometry)
         self.pairs = self._choose_pairs(self._named_positions(arms))
 
-    def with_fixed_others(self, arm: str, positions: np.ndarray
+    def pairs_of(self, arm: str) -> list[_Pair]:
+        """What one arm has to keep clear of but for other arms."""
+        return [pair for pair in self.pairs if pair.kind != 'arms' and arm in (self._arms[pair.first],
+                                                                               self._arms[pair.second])]
+
+    def with_fixed_others(self, arm: str, positions: np.ndarray, pairs: list[_Pair]
                           ) -> tuple[pin.GeometryModel, list[str], list[_Pair]]:
-        """Geometries, their names and pairs for one arm alone: see ArmScene. positions (k, n)."""
-        geometry, names = self.geometry.copy(), list(self.names)
+        """Geometries and their names with the other arms fixed at all positions (k, n), and `pairs` with those pairs
+        that these add for one arm: see ArmScene."""
+        geometry, names, pairs = self.geometry.copy(), list(self.names), list(pairs)
         own = [index for index, owner in enumerate(self._arms) if owner == arm]
-        pairs = [pair for pair in self.pairs if pair.kind != 'arms' and (pair.first in own or pair.second in own)]
         moving = [index for index in own if self._parents[index]]
         others = [index for index, owner in enumerate(self._arms) if owner not in (arm, None)]
         q = pin.neutral(self.model)

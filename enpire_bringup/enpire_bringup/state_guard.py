@@ -346,10 +346,12 @@ class StateWatch:
     """Notices on the wall clock that joint states stay away. Where states are paced by the wall clock only.
 
     A process that was not let run finds its states in the queue when it goes on. So not the time since the last state
-    counts, but the looks at the clock, a third of the limit apart, in which none had come.
+    counts, but the looks at the clock, a third of the limit apart, in which none had come; looks that are late follow
+    one another more quickly, so the limit has to be past as well.
     """
 
     def __init__(self, limit: float):
+        self._limit = limit
         self.period = limit / WAKING_CHECKS     # s of wall time between two looks
         self._missed = 0
         self._arrival: float | None = None
@@ -363,4 +365,5 @@ class StateWatch:
         if self._arrival is None:
             return None
         self._missed += 1
-        return now - self._arrival if self._missed > WAKING_CHECKS else None
+        age = now - self._arrival
+        return age if self._missed > WAKING_CHECKS and age > self._limit else None

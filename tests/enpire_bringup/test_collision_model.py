@@ -6,7 +6,7 @@ import mujoco
 import numpy as np
 import pytest
 
-from enpire_bringup.collision_model import ArmScene, Clearance, CollisionModel
+from enpire_bringup.collision_model import PLACES, ArmScene, Clearance, CollisionModel
 from enpire_bringup.configuration import ConfigurationError
 from enpire_bringup.kinematics import ArmKinematics, tool_down
 from enpire_bringup.obstacles import Obstacle
@@ -104,6 +104,24 @@ def test_other_arm_is_kept_clear_of_wherever_it_may_be(station, home):
     assert scene.in_collision(inward['left'])
     bodies = scene.too_near(inward['left'])[0].bodies
     assert bodies[0].startswith('left_') and bodies[1].startswith('right_')
+
+
+def test_scene_with_many_places_of_the_other_arm_is_that_of_each_of_them(station, home):
+    """A long motion of the other arm, in several sets of pairs, and what one place after the other says."""
+    clearance = Clearance(arms=0.04, self=0.005, table=0.01, boxes=0.01)
+    places = [with_arm(station, home, 'right', np.array(station.arms['right'].named['home']) + [turn, turn, 0, 0, 0, 0])
+              for turn in np.linspace(0.0, 0.7, 2 * PLACES + 1)]
+    whole = ArmScene(station, None, 'left', places, clearance)
+    single = [ArmScene(station, None, 'left', [place], clearance) for place in places]
+    rng = np.random.default_rng(3)
+    seen = []
+    for _ in range(150):
+        q = station.arms['left'].named['home'] + rng.uniform([-1.4, 0, 0, -.3, -.3, -.3], [0.2, 1, .4, .3, .3, .3])
+        seen.append(whole.in_collision(q))
+        assert seen[-1] == any(scene.in_collision(q) for scene in single)
+        near = whole.too_near(q)
+        assert bool(near) == seen[-1] and len({each.bodies for each in near}) == len(near)
+    assert 20 < sum(seen) < 130
 
 
 def test_model_agrees_with_the_contacts_of_the_simulated_world(station, task):

@@ -309,6 +309,10 @@ def test_process_that_was_not_let_run_takes_no_state_for_stale():
     watch.arrived(10.4)
     ages = [watch.look(10.4 + look * watch.period) for look in range(1, 5)]
     assert ages[:3] == [None] * 3 and ages[3] == pytest.approx(4 * watch.period)
+    watch.arrived(11.0)
+    # Late looks follow one another more quickly than a third of the limit.
+    assert [watch.look(time) for time in (11.03, 11.031, 11.034, 11.049)] == [None] * 4
+    assert watch.look(11.051) == pytest.approx(0.051)
 
 
 # -- clear, floods and a world that starts again
