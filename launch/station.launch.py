@@ -25,6 +25,7 @@ ARGUMENTS = (
     ('task', 'push_t', 'task: a name that ships with the suite, or a folder'),
     ('namespace', 'station_1', 'namespace of the station'),
     ('real_time_factor', 'nan', "0: lockstep, 1: wall clock, nan: the station file's"),
+    ('remote', '', "Git repository that kept recipes travel through; empty: a bare one in the campaign's folder"),
     ('rviz', 'false', 'true: show the station in RViz'),
 )
 
@@ -41,7 +42,8 @@ def _station(context):
     prepare_environment()
     station, task = load_station(values['station']), load_task(values['task'])
     processes = station_processes(station, task, values['namespace'],
-                                  real_time_factor=_number('real_time_factor', values['real_time_factor']))
+                                  real_time_factor=_number('real_time_factor', values['real_time_factor']),
+                                  node_parameters={'git_bridge': {'remote': values['remote']}})
     actions = [_process(spec) for spec in processes]
     if values['rviz'].lower() in ('true', '1', 'yes'):
         actions.append(_rviz(station, task, full_namespace(values['namespace'])))

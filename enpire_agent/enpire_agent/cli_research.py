@@ -1,4 +1,4 @@
-"""Verbs about research: demo, campaign, score, ledger, report, adopt, hold, resume."""
+"""Verbs about research: demo, campaign, score, ledger, report, hold, resume."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def add_verbs(verbs) -> None:
     demo.set_defaults(run=run_demo)
 
     campaign = verbs.add_parser('campaign', help='improve a recipe on a running station; resumes one of that name')
-    _add_namespace(campaign)
+    add_namespace_option(campaign)
     campaign.add_argument('--name', default='', help='default: campaign- and the date')
     campaign.add_argument('--recipe', default='', metavar='FOLDER', help="to start from; default: the task's own")
     campaign.add_argument('--researcher', default='', help='builtin')
@@ -56,21 +56,16 @@ def add_verbs(verbs) -> None:
     verify.set_defaults(run=run_ledger_verify)
 
     report = verbs.add_parser('report', help="write a campaign's page")
-    _add_campaign_option(report)
+    add_campaign_option(report)
     report.set_defaults(run=run_report)
 
-    adopt = verbs.add_parser('adopt', help='take over a recipe that a peer announced')
-    _add_namespace(adopt)
-    adopt.add_argument('commit', nargs='?', default='', help='default: the best one announced')
-    adopt.set_defaults(run=run_adopt)
-
     hold = verbs.add_parser('hold', help='stop after the current trial')
-    _add_namespace(hold)
+    add_namespace_option(hold)
     hold.add_argument('reason', nargs='?', default='asked for on the command line')
     hold.set_defaults(run=run_hold)
 
     resume = verbs.add_parser('resume', help='go on after a hold')
-    _add_namespace(resume)
+    add_namespace_option(resume)
     resume.set_defaults(run=run_resume)
 
 
@@ -84,16 +79,16 @@ def _add_budget_options(parser, gate_trials: int, search_trials: int, iterations
                         help='hypotheses; ' + ('default: %(default)s' if iterations else '0: no limit'))
 
 
-def _add_namespace(parser) -> None:
+def add_namespace_option(parser) -> None:
     parser.add_argument('--namespace', help='which station; default: the one that runs, else station_1')
 
 
-def _add_campaign_option(parser) -> None:
+def add_campaign_option(parser) -> None:
     parser.add_argument('campaign', nargs='?', default='', help='its name; default: the newest')
 
 
 def _add_ledger_options(parser) -> None:
-    _add_campaign_option(parser)
+    add_campaign_option(parser)
     parser.add_argument('--station', default='', help="default: the campaign's only or first station")
 
 
@@ -184,10 +179,6 @@ def run_campaign(options) -> int:
               f'{result.gate_successes}/{result.gate_trials} ({result.best_recipe[:10]}), {result.iterations} '
               f'iterations, {result.trials} trials; ./enpire report {name} writes its page')
     return 0 if result.success else 1
-
-
-def run_adopt(options) -> int:
-    return _asked(options, lambda station: station.adopt(options.commit))
 
 
 def run_hold(options) -> int:

@@ -24,6 +24,9 @@ def add_verbs(verbs) -> None:
     add_station_options(up)
     up.add_argument('--stations', type=int, default=1, metavar='N', help='how many, as station_1 ... station_N')
     up.add_argument('--namespace', help='namespace of a single station instead of station_1')
+    up.add_argument('--remote', default='', metavar='URL',
+                    help='Git repository that kept recipes travel through: a path or any URL; default: a bare one in the '
+                         "campaign's folder")
     up.add_argument('--detach', action='store_true', help="return when ready; 'enpire down' ends the stations")
     up.set_defaults(run=run_up)
 
@@ -128,7 +131,8 @@ def run_up(options) -> int:
     width, height = options.camera_size
     fleet = Fleet([StationProcesses(options.station, options.task, namespace,
                                     real_time_factor=options.real_time_factor, camera_width=width,
-                                    camera_height=height) for namespace in namespaces])
+                                    camera_height=height, node_parameters={'git_bridge': {'remote': options.remote}})
+                   for namespace in namespaces])
     ended = threading.Event()
     # `enpire down` ends a runner with SIGTERM: that is no interruption but the planned end.
     signal.signal(signal.SIGTERM, lambda *_: ended.set())

@@ -10,9 +10,12 @@ from rclpy.clock import Clock, ClockType
 from rclpy.parameter import Parameter
 from rclpy.task import Future
 
+from enpire_agent.git_command import RepositoryError
 from enpire_agent.peer_recipes import refusal
 from enpire_agent.recipe_exchange import AdoptionRefused, KeptRecipe, RecipeExchange
+from enpire_agent.recipe_remote import absolute_remote
 from enpire_agent.recipe_repository import CHERRY_PICK, MERGE, TAKE_OVER
+from enpire_bringup.configuration import ConfigurationError
 from enpire_bringup.node_group import run_single
 from enpire_bringup.paths import runs_directory
 from enpire_bringup.station_node import HISTORY_QOS, StationNode
@@ -35,7 +38,7 @@ class GitBridge(StationNode):
         self.set_parameters([Parameter('use_sim_time', value=False)])
         self._station_name = self.get_namespace().strip('/') or self.station.name
         self._exchange = RecipeExchange(
-            runs_directory(), self._station_name, self.task.recipe, self.declare_parameter('remote', '').value,
+            runs_directory(), self._station_name, self.task.recipe, self._read_remote(),
             log=lambda level, text: getattr(self.get_logger(), level)(text))
         self._closing = threading.Event()
         self._push, self._fetch = threading.Event(), threading.Event()
@@ -51,6 +54,13 @@ class GitBridge(StationNode):
             ('push', self._push, self._announce), ('fetch', self._fetch, self._exchange.fetch_due))]
         for thread in self._threads:
             thread.start()
+
+    def _read_remote(self) -> str:
+        remote = self.declare_parameter('remote', '').value
+        try:
+            return absolute_remote(remote) if remote else ''
+        except RepositoryError as error:
+            raise ConfigurationError(f'git_bridge: parameter remote: {error}') from error
 
     def _on_kept(self, message: Recipe) -> None:
         self._exchange.keep(KeptRecipe(**{name: getattr(message, name) for name in _FIELDS}))

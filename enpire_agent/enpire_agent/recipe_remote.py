@@ -54,6 +54,12 @@ def fetch(work_tree: Path, remote: str, what: str, timeout: float, lock: int) ->
             lock=lock)
 
 
+def absolute_remote(remote: str) -> str:
+    """`remote` as every folder means it: a path from here made absolute, a URL as it is. Raises RepositoryError."""
+    check_remote(remote)
+    return os.path.abspath(os.path.expanduser(remote)) if is_local(remote) else remote
+
+
 def is_local(remote: str) -> bool:
     return '://' not in remote and not ('@' in remote and ':' in remote)
 

@@ -229,9 +229,12 @@ class Station:
                     raise
                 time.sleep(RETRY)
 
-    def adopt(self, commit: str = '') -> str:
-        """Take over a recipe announced by a peer (empty: the best one); the station's answer."""
-        return self._answer(lambda: self.client.adopt(commit))
+    def adopt(self, commit: str = '', how: str = '') -> str:
+        """Take over a recipe announced by a peer (empty: the best one); the station's answer.
+
+        how: "merge" puts what the peer changed on top of ours, "cherry_pick" only what this commit changed.
+        """
+        return self._answer(lambda: self.client.adopt(commit, how=how))
 
     # --- inside ---
 

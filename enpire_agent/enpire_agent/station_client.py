@@ -101,9 +101,9 @@ class StationClient:
     def resume(self) -> Resume.Response:
         return self._call(Resume, 'resume', Resume.Request())
 
-    def adopt(self, commit: str = '', *, timeout: float = 60.0) -> Adopt.Response:
-        """Take over a recipe announced by a peer; empty: the best one announced."""
-        return self._call(Adopt, 'adopt', Adopt.Request(commit=commit), timeout)
+    def adopt(self, commit: str = '', *, how: str = '', timeout: float = 60.0) -> Adopt.Response:
+        """Take over a recipe announced by a peer (empty: the best one), or `how` "merge" or "cherry_pick" it on ours."""
+        return self._call(Adopt, f'adopt/{how}' if how else 'adopt', Adopt.Request(commit=commit), timeout)
 
     def clear_guard(self) -> Trigger.Response:
         """Let the arms move again after a violation that the guard latched."""
