@@ -116,7 +116,8 @@ def test_scene_with_many_places_of_the_other_arm_is_that_of_each_of_them(station
     rng = np.random.default_rng(3)
     seen = []
     for _ in range(150):
-        q = station.arms['left'].named['home'] + rng.uniform([-1.4, 0, 0, -.3, -.3, -.3], [0.2, 1, .4, .3, .3, .3])
+        q = rng.uniform([-1.4, 0.0, 0.0, -0.3, -0.3, -0.3], [0.2, 1.0, 0.4, 0.3, 0.3, 0.3])
+        q += station.arms['left'].named['home']
         seen.append(whole.in_collision(q))
         assert seen[-1] == any(scene.in_collision(q) for scene in single)
         near = whole.too_near(q)
