@@ -101,11 +101,11 @@ def _climb_panel(drawing: Drawing, run: StationRun, left: float, top: float, wid
     numbers = {i.commit: i.number for i in state.iterations}
     for attempt in run.attempts:       # a gate that was not passed, and the search went on
         number = numbers.get(attempt.recipe)
-        if attempt.recipe != (gate.recipe if gate else '') and number is not None:
+        if attempt is not gate and number is not None:
             rate = attempt.successes / attempt.trials
             drawing.segments([_whisker(x(number + 0.4), y, attempt)], 'kept', 1.2)
             drawing.mark(x(number + 0.4), y(rate), 'square', 'kept', min(size, 8),
-                         tip=f'iteration {number} on fresh seeds: {_share(attempt)}')
+                         tip=f'iteration {number} on fresh seeds, until the first failure: {_share(attempt)}')
     for number, measured, color, name in ((0, run.baseline, 'ink', 'starting recipe'),
                                           (last + 1, gate, 'kept', 'best recipe')):
         if measured is not None:
@@ -259,27 +259,20 @@ TIME_NAMES = {'running': 'running', 'resetting': 'resetting', 'training': 'train
               'held': 'held', 'trials': 'in trials and resets', 'other': 'not told apart'}
 
 
-def robot_utilization(split: dict[str, float]) -> float | None:
-    """MRU: share of the wall time in trials and resets; None before any time has passed."""
-    total = sum(split.values())
-    return sum(split.get(name, 0.0) for name in ('running', 'resetting', 'trials')) / total if total else None
-
-
 def utilization_bars(runs: Sequence[StationRun], width: float) -> Drawing:
     """Where the wall time of each station went."""
-    rows = [(run.name, run.time_split) for run in runs]
-    seen = [name for name in TIME_NAMES if any(split.get(name) for _, split in rows)]
+    seen = [name for name in TIME_NAMES if any(run.time_split.get(name) for run in runs)]
     drawing = Drawing(width, 0, 'Mean robot utilization (MRU): where the wall time went', ' '.join(
-        f'{name}: ' + ', '.join(f'{TIME_NAMES[part]} {_duration(split[part])}' for part in seen if part in split)
-        + '.' for name, split in rows))
+        f'{run.name}: ' + ', '.join(f'{TIME_NAMES[part]} {_duration(run.time_split[part])}' for part in seen
+                                   if part in run.time_split) + '.' for run in runs))
     top = 6 + drawing.legend(4, 6, [('square', f'time-{name}', TIME_NAMES[name]) for name in seen])
     bars = []
-    for name, split in rows:
-        total, used = sum(split.values()), robot_utilization(split)
-        parts = [(f'time-{part}', split[part],
-                  f'{100 * split[part] / total:.0f}% {TIME_NAMES[part]}, {_duration(split[part])}')
-                 for part in seen if part in split]
-        bars.append((name, name, parts, '' if used is None else f'MRU {percent(used)} of {_duration(total)}'))
+    for run in runs:
+        total = run.elapsed
+        parts = [(f'time-{part}', seconds,
+                  f'{100 * seconds / total:.0f}% {TIME_NAMES[part]}, {_duration(seconds)}')
+                 for part, seconds in ((part, run.time_split.get(part, 0.0)) for part in seen) if seconds]
+        bars.append((run.name, run.name, parts, f'MRU {percent(run.utilization)} of {_duration(total)}' if total else ''))
     drawing.height = top + _share_bars(drawing, bars, top, grouped=False, note_width=150)
     return drawing
 

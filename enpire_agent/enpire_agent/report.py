@@ -16,15 +16,17 @@ import jinja2
 from markupsafe import Markup, escape
 
 from enpire_agent.campaign_state import Iteration, Measurement
-from enpire_agent.charts import OUTCOMES, hill_climb, outcome_bars, robot_utilization, utilization_bars
+from enpire_agent.charts import OUTCOMES, hill_climb, outcome_bars, utilization_bars
 from enpire_agent.drawing import Drawing, css_classes, css_colors
 from enpire_agent.durable_file import write_durably
 from enpire_agent.idea_tree import idea_tree
 from enpire_agent.recipe_diffs import Diff, read_diffs
 from enpire_agent.score import success_interval
 from enpire_agent.shown_trials import ShownTrial, best_and_worst
-from enpire_agent.station_run import (StationRun, best_gate, decision, first_baseline, is_finished, is_running,
-                                      minutes_in, origin_name, percent, rate_text, read_runs)
+from enpire_agent.station_run import (StationRun, best_run, decision, first_baseline, is_finished, is_running,
+                                      minutes_in, origin_name, percent, rate_text, read_runs,
+                                      utilization)
+from enpire_agent.time_split import token_utilization
 from enpire_bringup.configuration import ConfigurationError
 from enpire_bringup.task import load_task
 
@@ -97,25 +99,29 @@ def _objective(task: str) -> str:
 
 def _headline(runs: Sequence[StationRun]) -> str:
     task = runs[0].state.settings.task
-    baseline, gate = first_baseline(runs), best_gate(runs)
+    baseline, best = first_baseline(runs), best_run(runs)
     if not is_finished(runs):
         return f'{task}: research goes on'
-    if gate is None or baseline is None:
+    if best is None or baseline is None:
         return f'{task}: no hypothesis was better than the starting recipe'
     return (f'{task}: from {percent(baseline.successes / baseline.trials)} to '
-            f'{percent(gate.successes / gate.trials)} success')
+            f'{percent(best.gate.successes / best.gate.trials)} success')
 
 
 def _verdict(runs: Sequence[StationRun]) -> str:
     """What the two measurements on fresh seeds say together."""
-    baseline, gate = first_baseline(runs), best_gate(runs)
-    if gate is None or baseline is None:
+    baseline, best = first_baseline(runs), best_run(runs)
+    if best is None or baseline is None:
         return ''
+    gate = best.gate
+    whose = f' ({best.name})' if len(runs) > 1 else ''
     before = success_interval(baseline.successes, baseline.trials)
     after = success_interval(gate.successes, gate.trials)
     text = (f'On fresh seeds the starting recipe succeeded in {baseline.successes} of {baseline.trials} trials, '
-            f'{rate_text(baseline.successes, baseline.trials)}, the best recipe in {gate.successes} of {gate.trials}, '
+            f'{rate_text(baseline.successes, baseline.trials)}, the best recipe{whose} in {gate.successes} of {gate.trials}, '
             f'{rate_text(gate.successes, gate.trials)}. ')
+    if gate.successes == gate.trials:
+        text += f'So the gate of {gate.trials} consecutive successes is passed. '
     if after[0] > before[1]:
         return text + 'The intervals do not overlap: the improvement is more than luck.'
     if before[0] > after[1]:
@@ -150,7 +156,6 @@ def _figures(runs: Sequence[StationRun]) -> list[dict]:
     busy = Counter()
     for run in runs:
         busy.update(run.time_split)
-    used = robot_utilization(busy)
     figures = [_measured('Starting recipe', first_baseline(runs)), _best_figure(runs)]
     figures.append({'name': 'Hypotheses', 'value': sum(iterations.values()), 'note': ', '.join(
         f'{iterations[name]} {word}' for name, word in (('kept', 'kept'), ('adopted', 'adopted'), (
@@ -159,23 +164,27 @@ def _figures(runs: Sequence[StationRun]) -> list[dict]:
                     'note': f'on {len(runs)} stations' if len(runs) > 1 else 'every started trial counts'})
     figures.append({'name': 'Wall time', 'value': _duration(_wall_time(runs)),
                     'note': 'from the first trial to the last' if len(runs) > 1 else 'while the campaign ran'})
-    if used is not None:
-        figures.append({'name': 'Robot utilization', 'value': percent(used), 'note': 'of the time in trials and resets '
-                                                                                     '(MRU)'})
+    if busy:
+        figures.append({'name': 'Robot utilization', 'value': percent(utilization(busy)),
+                        'note': 'of the time in trials and resets (MRU)'})
+    tokens = sum(run.tokens for run in runs)
+    if tokens:
+        figures.append({'name': 'Tokens', 'value': f'{tokens / 1e6:.1f} M' if tokens >= 1e6 else f'{tokens / 1e3:.0f} k',
+                        'note': f'{token_utilization(tokens, busy):.0f} a minute (MTU)'})
     return figures
 
 
 def _best_figure(runs: Sequence[StationRun]) -> dict:
-    gate = best_gate(runs)
-    if gate is not None:
-        return _measured('Best recipe', gate)
+    measured = best_run(runs)
+    if measured is not None:
+        return _measured('Best recipe', measured.gate)
     best = max((run.state.best for run in runs if run.state.best and run.state.best.iteration and run.state.best.trials),
                key=lambda best: best.successes / best.trials, default=None)
     if best is None:
         return {'name': 'Best recipe', 'value': 'the start', 'note': 'no hypothesis was kept'
                 if is_finished(runs) else 'no hypothesis was kept yet'}
     return {'name': 'Best recipe so far', 'value': percent(best.successes / best.trials),
-            'note': f'{best.successes} of {best.trials} search seeds'}
+            'note': f'{best.successes} of {best.trials} trials so far'}
 
 
 def _measured(name: str, measured: Measurement | None) -> dict:

@@ -11,6 +11,7 @@ from enpire_agent.campaign_state import (KEPT, RUNNING, Best, CampaignSettings, 
                                          Measurement)
 from enpire_agent.ledger import Ledger, LedgerError
 from enpire_agent.score import success_interval
+from enpire_agent.time_split import robot_utilization
 from enpire_bringup.configuration import ConfigurationError
 
 ADOPTED = 'adopted'
@@ -40,10 +41,15 @@ class StationRun:
         return sum(self.time_split.values())
 
     @property
+    def utilization(self) -> float:
+        """MRU, 0..1."""
+        return utilization(self.time_split)
+
+    @property
     def gate(self) -> Measurement | None:
-        """The best recipe on fresh seeds, as far as it was measured."""
+        """The best recipe on fresh seeds, once measured to the end: an attempt stops at its first failure."""
         gate = self.state.gate
-        return gate if gate is not None and gate.trials else None
+        return gate if gate is not None and gate.trials and gate.done else None
 
     @property
     def baseline(self) -> Measurement | None:
@@ -117,15 +123,21 @@ def is_finished(runs: list[StationRun]) -> bool:
     return all(run.state.finished for run in runs)
 
 
-def best_gate(runs: list[StationRun]) -> Measurement | None:
-    """The best recipe's trials on fresh seeds, of the station that did best; None before the first of them."""
-    measured = [run.gate for run in runs if run.gate is not None]
-    return max(measured, key=lambda gate: (gate.done, gate.successes / gate.trials, gate.trials), default=None)
+def best_run(runs: list[StationRun]) -> StationRun | None:
+    """The station whose best recipe did best on fresh seeds; None before one was measured to the end."""
+    measured = [run for run in runs if run.gate is not None]
+    return max(measured, key=lambda run: run.gate.successes / run.gate.trials, default=None)
 
 
 def first_baseline(runs: list[StationRun]) -> Measurement | None:
     """The starting recipe's trials on fresh seeds; None before the first of them."""
     return next((run.baseline for run in runs if run.baseline is not None), None)
+
+
+def utilization(split: dict[str, float]) -> float:
+    """MRU of a division of time as a StationRun has it; 0 before any time has passed."""
+    known = {**split, 'running': split.get('running', 0.0) + split.get('trials', 0.0)}
+    return robot_utilization({name: seconds for name, seconds in known.items() if name != 'trials'})
 
 
 def rate_text(successes: int, trials: int) -> str:

@@ -1,3 +1,4 @@
+import json
 import re
 from html.parser import HTMLParser
 
@@ -173,7 +174,7 @@ def test_a_campaign_that_runs_says_so_and_what_it_tries(tmp_path):
     assert page.one('h1').text == 'push_t: research goes on'
     assert 'station_1 searches, iteration 2.' in plain(page.one('main').text)
     assert 'on trial' in page.one('tr', id='station_1-2').text
-    assert page.figures()['Best recipe so far'][1].endswith('of 4 search seeds')
+    assert page.figures()['Best recipe so far'][1].endswith('of 4 trials so far')
 
 
 def test_a_campaign_at_its_very_beginning_has_a_page(tmp_path):
@@ -182,6 +183,25 @@ def test_a_campaign_at_its_very_beginning_has_a_page(tmp_path):
     page = report(directory)
     assert page.figures()['Starting recipe'] == ('not yet', 'not measured')
     assert 'no ledger there' in page.one('main').text
+
+
+def test_an_attempt_at_the_gate_that_ended_early_is_no_result(tmp_path):
+    directory = record_campaign(tmp_path / 'c', decisions=('keep', 'revert'))
+    file = directory / 'station_1' / 'campaign.json'
+    state = json.loads(file.read_text())
+    attempt = {**state['gate'], 'trials': 9, 'successes': 8, 'outcomes': {'SUCCESS': 8, 'TIMEOUT': 1}}
+    file.write_text(json.dumps({**state, 'gate': attempt, 'finished': '', 'phase': 'search'}))
+    page = report(directory)
+    assert 'Best recipe' not in page.figures() and 'Best recipe so far' in page.figures()
+    assert 'iteration 1 on fresh seeds, until the first failure: 8 of 9' in page.one('main').text
+
+
+def test_a_campaign_as_it_is_run_can_be_read(make_campaign):
+    campaign, _, _ = make_campaign()
+    state = campaign.run()
+    page = report(campaign.directory.parent)
+    assert len(page.all('tr')) == len(state.iterations) + 1
+    assert page.figures()['Trials'][0] == str(state.trials)
 
 
 def test_without_a_better_recipe_none_is_claimed(tmp_path):
