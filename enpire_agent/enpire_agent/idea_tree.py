@@ -187,7 +187,9 @@ class _Labels:
         text = shortened(origin_name(i), width, 11)
         taken = text_width(text, 11)
         start = max(0.0, min(x - taken / 2, self._right - taken)) if centered else x + 14
-        if not text or start < self._free.get(node.lane, 0.0) or start + taken > self._right + 10:
+        if not centered and start + taken > self._right + 10:      # the last one: to the left of its mark
+            start = x - 14 - taken
+        if not text or start < self._free.get(node.lane, 0.0):
             return
         # In the lane of what was kept the label lies above the trunk, in the others beside or below the mark.
         self._drawing.text(start, y + (19 if centered else -6), text, 'soft', 11)

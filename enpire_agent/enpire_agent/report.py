@@ -36,7 +36,7 @@ _LINE_MARKUP = 28              # characters around a line of a diff
 _MAX_TEXT = 400                # characters of a hypothesis or reason
 _MAX_STRIP = 400               # trials shown one by one
 _LONG_TABLE = 40               # iterations; a longer table shows at first only what was kept
-_WIDE, _NARROW = 1032, 360     # pixels of the charts on a screen and on a phone
+_WIDE, _NARROW = 880, 360     # pixels of the charts on a screen and on a phone
 
 
 def write_report(directory: Path | str) -> Path:

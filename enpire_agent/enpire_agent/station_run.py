@@ -85,7 +85,6 @@ def _read_run(file: Path) -> StationRun:
             'best': _known(Best, values['best']),
             'iterations': [_known(Iteration, entry) for entry in values['iterations']]})
         split = values.get('time_split') or _undivided(values)
-        gates = [_known(Measurement, entry) for entry in (*values.get('gates', []), values['gate']) if entry]
         tokens = values.get('input_tokens', 0) + values.get('output_tokens', 0)
     except OSError as error:
         raise ConfigurationError(f'{file}: cannot be read ({error.strerror})') from error
@@ -98,7 +97,7 @@ def _read_run(file: Path) -> StationRun:
     except LedgerError as error:
         lines, note = [], str(error)
     return StationRun(file.parent.name, file.parent, state, {line['trial_id']: line for line in lines}, note, split,
-                      [gate for gate in gates if gate.trials], tokens)
+                      [gate for gate in (*state.gates, state.gate) if gate is not None and gate.trials], tokens)
 
 
 def _known(kind: type, values: dict | None):
