@@ -1,0 +1,221 @@
+"""A simulated station in this process, for many episodes of a policy in little time. No ROS, no images.
+
+Physics, guard, servo and trajectory controller are the station's own. Perception is replaced by its error model: the
+true pose of one camera latency ago with the noise that `enpire bench perception` measures; nothing is ever hidden.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import yaml
+
+from enpire_agent.policy_session import next_target
+from enpire_agent.trial import edge_places, farthest_place
+from enpire_bringup.configuration import ConfigurationError
+from enpire_bringup.guard import guard_limits
+from enpire_bringup.guarded_arms import GuardedArms, ServoTarget
+from enpire_bringup.kinematics import ArmKinematics, UnreachableError, tool_down
+from enpire_bringup.station import Station
+from enpire_bringup.task import Task
+from enpire_bringup.trajectory_controller import StationMotion
+from enpire_bringup.world import World
+
+POSITION_NOISE = 1.2e-4          # m on each axis, standard deviation
+YAW_NOISE = math.radians(0.02)   # rad
+_CLEARANCE = 0.10                # m above the policy's height for the way to its start
+_WAY_TIME = 0.5                  # s for each part of that way
+_LEAD_IN = 4                     # policy steps that the tip is streamed to before the policy starts
+_SETTLED_LOOK = 0.6              # s from the last step until the final verdict
+
+
+class EpisodePolicy(Protocol):
+    """What an episode asks of a policy: PolicySession is one where `act` returns its decision's action."""
+
+    def reset(self, observation: dict) -> None: ...
+
+    def act(self, observation: dict): ...
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One episode: outcome as in trial.py, s of the world's time, final errors (m, rad) of the goal's object."""
+
+    seed: int
+    outcome: str
+    reason: str
+    duration: float
+    position_error: float
+    yaw_error: float
+
+
+class InProcessStation:
+    """World, controller and guard of one station, one tick after the other.
+
+    Raises ConfigurationError where the task's reward needs images, which are not drawn here.
+    """
+
+    def __init__(self, station: Station, task: Task):
+        self._station, self._task = station, task
+        self._arm = station.arms[task.action.arm]
+        self._slice = station.arm_slice(self._arm.name)
+        self._kinematics = ArmKinematics(station, self._arm.name)
+        self._world = World(station, task)
+        self._reward_class = _reward_class(task)
+        self._task_content = yaml.safe_load(task.file.read_text(encoding='utf-8'))
+        self._places = self._start_places()
+        self._fault = ''
+        self._guard = self._make_guard()
+        self._fingers = {arm.gripper.joint for arm in station.arms.values()}
+
+    def run(self, policy: EpisodePolicy, seed: int) -> Episode:
+        """One episode from the start pose of `seed`; the same seed and policy give the same episode."""
+        world, task = self._world, self._task
+        world.reset(seed)
+        self._noise = np.random.default_rng([seed & 0xFFFFFFFFFFFFFFFF, 1])
+        self._motion = StationMotion(self._station)
+        self._sent: list[tuple] = []
+        self._guarded = False       # the way to the start is no part of what is tried
+        reward = self._reward_class(self._task_content)
+        target = self._go_to_start()
+        self._guarded = True
+        if self._fault:
+            self._guard = self._make_guard()
+            self._fault = ''
+        for _ in range(_LEAD_IN):
+            self._policy_step(target)
+        view = self._look()
+        outcome, reason = '', ''
+        first, began = True, world.time
+        while not outcome:
+            now = world.time - began
+            before, view = view, self._look()
+            verdict = reward.judge(self._judged(before, world.time))
+            observation = self._observation(before, now)
+            if self._fault:
+                outcome, reason = 'SAFETY_STOP', self._fault
+            elif verdict['outcome'] == 'success':
+                outcome = 'SUCCESS'
+            elif now >= task.policy.episode_timeout - 1e-6:
+                outcome, reason = 'TIMEOUT', verdict['reason']
+            else:
+                if first:
+                    policy.reset(observation)
+                    first = False
+                target = next_target(policy.act(observation), target, task.action)
+                self._policy_step(target)
+        if outcome in ('SUCCESS', 'TIMEOUT'):
+            for _ in range(round(_SETTLED_LOOK * task.policy.rate)):
+                self._policy_step(target)
+                verdict = reward.judge(self._judged(self._look(), world.time))
+            if verdict['outcome'] == 'success':
+                outcome, reason = 'SUCCESS', verdict['reason']
+            elif outcome == 'SUCCESS':
+                outcome, reason = 'FAILURE', verdict['reason']
+        return self._episode(seed, outcome, reason, now)
+
+    def _episode(self, seed: int, outcome: str, reason: str, duration: float) -> Episode:
+        goal = self._task.goal
+        x, y, yaw = self._world.object_pose(goal.object)[:3]
+        turn = (yaw - goal.yaw + math.pi) % (2 * math.pi) - math.pi
+        return Episode(seed, outcome, reason, round(duration, 3), math.hypot(x - goal.x, y - goal.y), abs(turn))
+
+    def _make_guard(self) -> GuardedArms:
+        return GuardedArms(self._station, guard_limits(self._station, self._task), changed=self._hear, lockstep=True,
+                           send=lambda name, command, stamp: self._sent.append((name, command, stamp)))
+
+    def _start_places(self) -> list[np.ndarray]:
+        space, places = self._task.action, []
+        for place in edge_places(space.low, space.high):
+            try:
+                self._joints_over(place, 0.0)
+                self._joints_over(place, _CLEARANCE)
+                places.append(place)
+            except UnreachableError:
+                continue
+        return places
+
+    def _joints_over(self, place, rise: float) -> np.ndarray:
+        return self._kinematics.ik(self._tool(place, rise), self._arm.named['home'],
+                                   margin=self._station.safety.joint_margin)
+
+    def _tool(self, place, rise: float = 0.0) -> np.ndarray:
+        """Pose (4, 4) of the tool pointing down over a place on the table, turned with the arm."""
+        base = self._arm.base_xyz
+        return tool_down(place[0], place[1], self._task.action.height + rise,
+                         math.atan2(place[1] - base[1], place[0] - base[0]))
+
+    def _go_to_start(self) -> np.ndarray:
+        place = farthest_place(self._places, np.array(self._world.object_pose(self._task.goal.object)[:2]))
+        self._tick()
+        for rise in (_CLEARANCE, 0.0):
+            points = [(_WAY_TIME, self._joints_over(place, rise).tolist(), [0.0] * len(self._arm.joints))]
+            self._motion.arms[self._arm.name].follow(self._motion.now, 0, points)
+            for _ in range(round((_WAY_TIME + 0.1) / self._world.period)):
+                self._tick()
+        while not self._world.is_policy_tick(self._task.policy.rate):
+            self._tick()
+        return self._tip()
+
+    def _policy_step(self, target: np.ndarray) -> None:
+        """Answer this policy step with a target (2,) for the tip and go on to the next one."""
+        self._tick(ServoTarget(self._tool(target), 'world', self._world.stamp_ns))
+        while not self._world.is_policy_tick(self._task.policy.rate):
+            self._tick()
+
+    def _tick(self, target: ServoTarget | None = None) -> None:
+        world, motion = self._world, self._motion
+        _, positions, velocities, efforts = world.joint_state()
+        stamp = world.stamp_ns
+        p, v, e = positions.tolist(), velocities.tolist(), efforts.tolist()
+        motion.observe(stamp, p, v, e)
+        if self._guarded:
+            self._guard.observe(stamp, p, v, e)
+        if target is not None:
+            self._guard.servo(self._arm.name, target)
+        for name, command, answered in self._sent:
+            motion.arms[name].follow(motion.now, answered, command.points)
+        self._sent.clear()
+        targets, speeds, forces = motion.command(p, v)
+        joints = self._station.joints
+        world.step(dict(zip(joints, targets)), {j: f for j, f in zip(joints, forces) if j in self._fingers},
+                   dict(zip(joints, speeds)))
+
+    def _hear(self, status) -> None:
+        if status.state == 'latched':
+            self._fault = status.message
+
+    def _tip(self) -> np.ndarray:
+        return self._kinematics.tip(self._world.joint_state()[1][self._slice])[:2]
+
+    def _look(self) -> dict[str, np.ndarray]:
+        """Poses (3,) of all objects as perception would give them."""
+        spread = (POSITION_NOISE, POSITION_NOISE, YAW_NOISE)
+        return {name: np.array(self._world.object_pose(name)[:3]) + self._noise.normal(0.0, spread)
+                for name in self._task.objects}
+
+    def _observation(self, view: dict, now: float) -> dict:
+        values = {**{name: {'pose': pose, 'visible': True} for name, pose in view.items()},
+                  'tip': self._tip(), 'joint_positions': self._world.joint_state()[1]}
+        return {'time': now, **{name: values[name] for name in self._task.observation}}
+
+    def _judged(self, view: dict, now: float) -> dict:
+        objects = {name: {'pose': pose, 'visible': True, 'occluded': False, 'visible_fraction': 1.0, 'residual': 0.0}
+                   for name, pose in view.items()}
+        names, positions, _, efforts = self._world.joint_state()
+        return {'time': now, **objects, 'joint_positions': dict(zip(names, positions)),
+                'joint_efforts': dict(zip(names, efforts))}
+
+
+def _reward_class(task: Task):
+    spec = importlib.util.spec_from_file_location(f'reward_of_{task.name}', task.reward)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if getattr(module.Reward, 'USES_IMAGE', False) or getattr(module.Reward, 'USES_DEPTH', False):
+        raise ConfigurationError(f'{task.reward}: this reward looks at images, which are not drawn in-process; run '
+                                 'trials on a station')
+    return module.Reward
