@@ -1,4 +1,4 @@
-"""Verbs that measure: enpire bench verdict, perception, planning, reset, lockstep, memory."""
+"""Verbs that measure: enpire bench verdict, perception, planning, reset, lockstep, memory, fleet."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import sys
 
 def add_verbs(verbs) -> None:
     bench = verbs.add_parser('bench', help='measure this machine: verdict, perception, planning, reset, lockstep, '
-                                               'memory')
+                                               'memory, fleet')
     kinds = bench.add_subparsers(title='what to measure', metavar='WHAT', required=True)
 
     verdict = kinds.add_parser('verdict', help='latency from a camera frame to its verdict')
@@ -40,6 +40,11 @@ def add_verbs(verbs) -> None:
     memory = kinds.add_parser('memory', help="memory of the station's processes, and how fast it grows")
     memory.add_argument('--seconds', type=_count, default=120, metavar='S', help='s of wall time; a night has 36000')
     _add_common(memory, run_memory)
+
+    fleet = kinds.add_parser('fleet', help='time from the announcement of a recipe until the peers have it')
+    fleet.add_argument('--recipes', type=_count, default=200, metavar='N')
+    fleet.add_argument('--stations', type=_count, default=2, metavar='N')
+    _add_common(fleet, run_fleet)
 
 
 def _add_common(parser: argparse.ArgumentParser, run) -> None:
@@ -155,6 +160,23 @@ def run_memory(options) -> int:
     print(f'{"all":14} {figures["total_mb"]:7.1f} MB; {figures["growth_mb_per_hour"]:+.1f} MB an hour over '
           f'{figures["policy_steps"]} policy steps in {figures["seconds"]:.0f} s')
     return _finish(options, figures, True)
+
+
+def run_fleet(options) -> int:
+    from enpire_agent.bench_fleet import VISIBLE_LIMIT_MS, run
+    from enpire_bringup.configuration import ConfigurationError
+
+    if options.stations < 2:
+        raise ConfigurationError('--stations is 1; a recipe travels between at least 2')
+    figures = run(options.recipes, options.stations, station=options.station, task=options.task, report=_report)
+    print(f'{figures["recipes"]} recipes of one of {figures["stations"]} stations')
+    for key, title in (('kept_to_announced_ms', 'kept to announced (push)'),
+                       ('announced_to_visible_ms', 'announced to visible at the peer'),
+                       ('jitter_ms', 'late wake-ups of this machine')):
+        print(f'{title:33} ' + '  '.join(f'{name} {value:8.1f}' for name, value in figures[key].items()) + '  ms')
+    met = figures['announced_to_visible_ms']['p99'] < VISIBLE_LIMIT_MS
+    print(f'p99 {"meets" if met else "misses"} the limit of {VISIBLE_LIMIT_MS:.0f} ms')
+    return _finish(options, figures, met)
 
 
 def _finish(options, figures: dict, met: bool) -> int:

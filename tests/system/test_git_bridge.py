@@ -12,6 +12,7 @@ rclpy = pytest.importorskip('rclpy')
 
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 
+from enpire_agent.bench_fleet import WARM_UP, measure  # noqa: E402
 from enpire_agent.fleet_log import FleetLog  # noqa: E402
 from enpire_agent.recipe_repository import RecipeRepository  # noqa: E402
 from enpire_bringup.environment import environment_hash  # noqa: E402
@@ -135,3 +136,8 @@ def test_a_kept_recipe_reaches_the_peer_which_adopts_it_and_outlives_the_process
     assert adopted.accepted, adopted.message
     assert ours.head == adopted.commit and ours.files('HEAD') == repository.files(commit)
     assert f'Adopted-From: station_1 {commit}' in ours.message(adopted.commit)
+
+    # The two are also what the bench measures on.
+    figures = measure(3, [first.station, second.station])
+    assert figures['recipes'] == 3 and figures['announced_to_visible_ms']['p50'] > 1.0
+    assert len(FleetLog(runs / 'bench_fleet' / 'station_2').entries('fetched')) == 3 + WARM_UP
