@@ -67,8 +67,7 @@ def status_line(status: StationStatus) -> str:
     parts = [f'{status.station} {status.phase or "starting"}']
     if status.phase == 'search' and status.iteration:
         parts.append(f'#{status.iteration} "{status.hypothesis}"')
-    parts.append(status.message if status.state != StationStatus.HELD else
-                 f'HELD: {status.message}; look at the station, then type: ./enpire resume')
+    parts.append(f'HELD: {status.message}' if status.state == StationStatus.HELD else status.message)
     if status.best_trials and status.phase != 'baseline':
         parts.append(f'best {status.best_successes}/{status.best_trials}')
     parts.append(f'{status.trials} trials')

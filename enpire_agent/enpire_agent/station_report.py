@@ -242,8 +242,7 @@ def problems(report: dict) -> list[str]:
     if report['guard'] == 'error':
         found.append(f"the guard holds: {report['safety']}; when that is resolved: ./enpire clear")
     if report['status'] and report['status']['state'] in ('HELD', 'ERROR'):
-        way = '; ./enpire resume goes on' if report['status']['state'] == 'HELD' else ''
-        found.append(f"the station says {report['status']['state']}: {report['status']['message']}{way}")
+        found.append(f"the station says {report['status']['state']}: {report['status']['message']}")
     return found
 
 

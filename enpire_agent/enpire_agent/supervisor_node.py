@@ -24,7 +24,7 @@ from enpire_agent.station_hold import StationHold
 from enpire_agent.station_watch import StationWatch
 from enpire_agent.time_split import HELD, RESETTING, RUNNING, THINKING, TRAINING, robot_utilization, token_utilization
 from enpire_bringup.actions import (BlockingActionServer, GoalAborted, RemoteCallCancelled, RemoteCallError,
-                                    RunningGoal, call_action)
+                                    RemoteCallRejected, RunningGoal, call_action)
 from enpire_bringup.configuration import ConfigurationError
 from enpire_bringup.node_group import run_single
 from enpire_bringup.paths import runs_directory
@@ -43,6 +43,7 @@ RUNNER_BUSY = 600.0        # s of wall time that somebody else's trial is waited
 # StationStatus has no state of its own for training: the researcher is at work then, the robot is not.
 STATES = {RESETTING: StationStatus.RESETTING, RUNNING: StationStatus.RUNNING, TRAINING: StationStatus.THINKING,
           THINKING: StationStatus.THINKING, HELD: StationStatus.HELD}
+WAY_OUT = 'look at the station, put right what is wrong, then type: ./enpire resume'      # of a hold
 
 
 class Supervisor(StationNode):
@@ -158,7 +159,7 @@ class Supervisor(StationNode):
                 raise CampaignStopped(str(error)) from error
             except RemoteCallError as error:
                 # A runner that died enters its trial when it starts again; one that is busy rejects the goal.
-                if line() is None and 'rejected' in str(error) and time.monotonic() < busy_until:
+                if line() is None and isinstance(error, RemoteCallRejected) and time.monotonic() < busy_until:
                     self._wait(0.5, cancelled)
                     continue
                 self.get_logger().error(f'{error}; waiting for the trial runner to come back')
@@ -208,7 +209,7 @@ class Supervisor(StationNode):
         campaign = self._campaign
         if campaign is None:
             if self._hold.reason:
-                status.state, status.message = StationStatus.HELD, self._hold.reason
+                status.state, status.message = StationStatus.HELD, f'{self._hold.reason}; {WAY_OUT}'
             elif self._error:
                 status.state = StationStatus.ERROR
             return status
@@ -228,7 +229,7 @@ class Supervisor(StationNode):
         status.token_utilization = token_utilization(state.tokens, split)
         status.message = progress_text(state)
         if campaign.hold_reason:
-            status.message = campaign.hold_reason
+            status.message = f'{campaign.hold_reason}; {WAY_OUT}'
         return status
 
     def _on_hold(self, request: Hold.Request, response: Hold.Response) -> Hold.Response:

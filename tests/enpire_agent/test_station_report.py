@@ -65,7 +65,8 @@ def test_a_good_station_has_no_problems(report):
     (lambda r: r['topics']['joint_states'].update(silent=True), 'nothing arrives on joint_states'),
     (lambda r: r['cameras'].update(top='it is silent'), 'camera top: it is silent'),
     (lambda r: r.update(guard='error', safety='left: joint2 too fast'), 'left: joint2 too fast; .* ./enpire clear'),
-    (lambda r: r['status'].update(state='HELD', message='reset failed'), 'HELD: reset failed; ./enpire resume'),
+    (lambda r: r['status'].update(state='HELD', message='reset failed; then type: ./enpire resume'),
+     'the station says HELD: reset failed; then type: ./enpire resume'),
 ])
 def test_what_needs_a_person_is_said_with_the_way_out(report, change, said):
     change(report)

@@ -189,7 +189,7 @@ def test_reset_that_gives_up_shows_what_it_saw_and_holds_the_station(client):
     assert (client.views[-1].height, client.views[-1].width) == picture.shape[:2]
     client.until(lambda: client.status[-1].state == StationStatus.HELD, 'the station to hold')
     assert 'the reset for seed 30 gave up after 1 attempts' in client.status[-1].message
-    assert result.picture in client.status[-1].message
+    assert result.picture in client.status[-1].message and './enpire resume' in client.status[-1].message
     line = json.loads((Path(result.picture).parent / 'resets.jsonl').read_text().splitlines()[-1])
     assert line['seed'] == 30 and len(line['attempts']) == 1 and line['picture'] == result.picture
     assert client.resume().accepted
