@@ -272,7 +272,8 @@ def utilization_bars(runs: Sequence[StationRun], width: float) -> Drawing:
         parts = [(f'time-{part}', seconds,
                   f'{100 * seconds / total:.0f}% {TIME_NAMES[part]}, {_duration(seconds)}')
                  for part, seconds in ((part, run.time_split.get(part, 0.0)) for part in seen) if seconds]
-        bars.append((run.name, run.name, parts, f'MRU {percent(run.utilization)} of {_duration(total)}' if total else ''))
+        note = f'MRU {percent(run.utilization)} of {_duration(total)}' if total else ''
+        bars.append((run.name, run.name, parts, note))
     drawing.height = top + _share_bars(drawing, bars, top, grouped=False, note_width=150)
     return drawing
 

@@ -210,7 +210,8 @@ class Drawing:
         halo = [] if color.startswith('on-') else [withStroke(linewidth=2.5, foreground='white')]
         yield Text(x, y, text.replace('$', r'\$'), color=PALETTE[color][0], fontsize=size * 0.72 * 0.94,
                    horizontalalignment={'start': 'left', 'middle': 'center', 'end': 'right'}[anchor],
-                   verticalalignment='baseline', fontweight='bold' if bold else 'normal', fontfamily='DejaVu Sans', path_effects=halo)
+                   verticalalignment='baseline', fontweight='bold' if bold else 'normal', fontfamily='DejaVu Sans',
+                   path_effects=halo)
 
 
 def _outlines(shape: str, x: float, y: float, size: float) -> list[list[tuple]]:
@@ -218,7 +219,8 @@ def _outlines(shape: str, x: float, y: float, size: float) -> list[list[tuple]]:
     r = size / 2
     if shape in ('circle', 'ring'):
         k = 0.5523 * r     # control points of a quarter circle
-        return [[('M', x - r, y), ('C', x - r, y - k, x - k, y - r, x, y - r), ('C', x + k, y - r, x + r, y - k, x + r, y),
+        return [[('M', x - r, y), ('C', x - r, y - k, x - k, y - r, x, y - r),
+                 ('C', x + k, y - r, x + r, y - k, x + r, y),
                  ('C', x + r, y + k, x + k, y + r, x, y + r), ('C', x - k, y + r, x - r, y + k, x - r, y), ('Z',)]]
     if shape == 'cross':
         r *= 0.8

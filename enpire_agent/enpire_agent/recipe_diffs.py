@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import threading
 from contextlib import contextmanager
@@ -10,12 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Collection, Iterator
 
+from enpire_agent.git_command import git_environment
+
 MAX_LINES = 300        # of one diff
 MAX_WIDTH = 300        # characters of a line
 _CHUNK = 64 * 1024     # bytes; of a longer line only this much is kept
 _TIMEOUT = 60.0        # s of wall time for a station's whole history
-_LOG = ('log', '--first-parent', '--diff-merges=first-parent', '--patch', '--no-color', '--no-ext-diff', '--no-textconv',
-        '--format=%x01%H')
+_LOG = ('log', '--first-parent', '--diff-merges=first-parent', '--patch', '--no-color', '--no-ext-diff',
+        '--no-textconv', '--format=%x01%H')
 
 
 @dataclass
@@ -59,11 +60,9 @@ def read_diffs(work_tree: Path | str, commits: Collection[str]) -> dict[str, Dif
 @contextmanager
 def _history(work_tree: Path | str) -> Iterator[IO[bytes]]:
     """`git log` of the branch, newest first; the reader may stop anywhere. No configuration but ours is asked."""
-    environment = {**{name: value for name, value in os.environ.items() if not name.startswith('GIT_')},
-                   'GIT_CONFIG_GLOBAL': os.devnull, 'GIT_CONFIG_NOSYSTEM': '1', 'LC_ALL': 'C'}
     process = subprocess.Popen(
-        ['git', '-c', 'safe.directory=*', '-c', 'core.fsmonitor=false', '-c', 'log.showSignature=false', *_LOG],
-        cwd=work_tree, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        ['git', '-c', 'core.fsmonitor=false', '-c', 'log.showSignature=false', *_LOG], cwd=work_tree,
+        env=git_environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     bound = threading.Timer(_TIMEOUT, process.kill)
     bound.start()
     try:

@@ -36,6 +36,9 @@ _LINE_MARKUP = 28              # characters around a line of a diff
 _MAX_TEXT = 400                # characters of a hypothesis or reason
 _MAX_STRIP = 400               # trials shown one by one
 _LONG_TABLE = 40               # iterations; a longer table shows at first only what was kept
+_MAX_EXCHANGES = 40            # events of the fleet log
+_EXCHANGES = {'adopted': 'adopted', 'conflict': 'conflict, not adopted', 'refused': 'refused',
+              'push_failed': 'push failed'}
 _WIDE, _NARROW = 880, 360     # pixels of the charts on a screen and on a phone
 
 
@@ -83,7 +86,7 @@ def _render(directory: Path, runs: Sequence[StationRun], charts: dict, trials: S
         charts={name: [Markup(chart(runs, width).svg(kind)) for kind, width in (('wide', _WIDE), ('narrow', _NARROW))]
                 for name, chart in charts.items()},
         trials=[_shown_trial(trial) for trial in trials], strips=_strips(runs), stations=_stations(runs),
-        facts=_facts(directory, runs), commands=_commands(runs),
+        exchanges=_exchanges(runs), facts=_facts(directory, runs), commands=_commands(runs),
         colors_light=Markup(css_colors(dark=False)), colors_dark=Markup(css_colors(dark=True)),
         color_classes=Markup(css_classes()))
 
@@ -118,8 +121,8 @@ def _verdict(runs: Sequence[StationRun]) -> str:
     before = success_interval(baseline.successes, baseline.trials)
     after = success_interval(gate.successes, gate.trials)
     text = (f'On fresh seeds the starting recipe succeeded in {baseline.successes} of {baseline.trials} trials, '
-            f'{rate_text(baseline.successes, baseline.trials)}, the best recipe{whose} in {gate.successes} of {gate.trials}, '
-            f'{rate_text(gate.successes, gate.trials)}. ')
+            f'{rate_text(baseline.successes, baseline.trials)}, the best recipe{whose} in {gate.successes} of '
+            f'{gate.trials}, {rate_text(gate.successes, gate.trials)}. ')
     if gate.successes == gate.trials:
         text += f'So the gate of {gate.trials} consecutive successes is passed. '
     if after[0] > before[1]:
@@ -169,7 +172,8 @@ def _figures(runs: Sequence[StationRun]) -> list[dict]:
                         'note': 'of the time in trials and resets (MRU)'})
     tokens = sum(run.tokens for run in runs)
     if tokens:
-        figures.append({'name': 'Tokens', 'value': f'{tokens / 1e6:.1f} M' if tokens >= 1e6 else f'{tokens / 1e3:.0f} k',
+        figures.append({'name': 'Tokens',
+                        'value': f'{tokens / 1e6:.1f} M' if tokens >= 1e6 else f'{tokens / 1e3:.0f} k',
                         'note': f'{token_utilization(tokens, busy):.0f} a minute (MTU)'})
     return figures
 
@@ -178,7 +182,8 @@ def _best_figure(runs: Sequence[StationRun]) -> dict:
     measured = best_run(runs)
     if measured is not None:
         return _measured('Best recipe', measured.gate)
-    best = max((run.state.best for run in runs if run.state.best and run.state.best.iteration and run.state.best.trials),
+    known = [run.state.best for run in runs if run.state.best is not None]
+    best = max((best for best in known if best.iteration and best.trials),
                key=lambda best: best.successes / best.trials, default=None)
     if best is None:
         return {'name': 'Best recipe', 'value': 'the start', 'note': 'no hypothesis was kept'
@@ -321,6 +326,20 @@ def _cut(text: str) -> str:
     return text if len(text) <= _MAX_TEXT else text[:_MAX_TEXT - 1] + '…'
 
 
+# --- between the stations ---
+
+def _exchanges(runs: Sequence[StationRun]) -> dict:
+    """What the fleet log says of recipes that travelled: counts, and what was adopted or went wrong, newest first."""
+    counts = Counter(entry['event'] for run in runs for entry in run.exchanges)
+    told = sorted(((entry.get('time', 0.0), run.name, entry) for run in runs for entry in run.exchanges
+                   if entry['event'] in _EXCHANGES), key=lambda item: item[:2], reverse=True)
+    return {'announced': counts['announced'], 'left_out': max(0, len(told) - _MAX_EXCHANGES), 'rows': [
+        {'time': _day(datetime.fromtimestamp(time, timezone.utc).isoformat()), 'station': name,
+         'event': entry['event'], 'word': _EXCHANGES[entry['event']], 'commit': str(entry.get('commit', ''))[:10],
+         'source': str(entry.get('station', '')), 'how': str(entry.get('how', '')).replace('_', ' '),
+         'reason': _cut(str(entry.get('reason', '')))} for time, name, entry in told[:_MAX_EXCHANGES]]}
+
+
 # --- where it comes from ---
 
 def _facts(directory: Path, runs: Sequence[StationRun]) -> list[tuple[str, str]]:
@@ -328,15 +347,21 @@ def _facts(directory: Path, runs: Sequence[StationRun]) -> list[tuple[str, str]]
     return [('Environment', f'SHA-256 {settings.env_hash}: task, scene, reward, reset, limits and station of every '
                             f'trial on this page'),
             *((f'Ledger of {run.name}', run.ledger_note) for run in runs),
-            ('Recipes', str(directory.resolve() / 'remote.git')),
+            ('Recipes', _recipes(directory, runs)),
             ('Researcher', runs[0].state.researcher),
             ('Charts as PNG', str(directory.resolve() / 'report'))]
 
 
+def _recipes(directory: Path, runs: Sequence[StationRun]) -> str:
+    remote = directory.resolve() / 'remote.git'
+    return f'Git branch {", ".join(run.name for run in runs)} in ' + (
+        str(remote) if remote.exists() else f'{directory.resolve()}/<station>/recipe')
+
+
 def _commands(runs: Sequence[StationRun]) -> list[str]:
     name = runs[0].state.settings.campaign
-    return [f'./enpire score {name}', f'./enpire ledger verify {name}', f'./enpire report {name}',
-            f'git -C {_shown(runs[0].directory / "recipe")} log']
+    return [f'./enpire score {name}', f'./enpire ledger verify {name}', f'./enpire recipes {name}',
+            f'./enpire report {name}', f'git -C {_shown(runs[0].directory / "recipe")} log']
 
 
 def _shown(path: Path) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from enpire_agent.campaign_state import (KEPT, RUNNING, Best, CampaignSettings, CampaignState, Iteration,
                                          Measurement)
+from enpire_agent.fleet_log import FleetLog
 from enpire_agent.ledger import Ledger, LedgerError
 from enpire_agent.score import success_interval
 from enpire_agent.time_split import robot_utilization
@@ -23,7 +24,8 @@ class StationRun:
 
     lines: trial id -> ledger line, empty when the chain is broken. time_split: s of wall time by activity (see
     time_split.py), or "trials" (resets included) and "other" where a campaign recorded no more than that.
-    attempts: measurements of a best recipe on fresh seeds, the one that counts last.
+    attempts: measurements of a best recipe on fresh seeds, the one that counts last. exchanges: events of the fleet log
+    (fleet_log.py).
     """
 
     name: str
@@ -34,6 +36,7 @@ class StationRun:
     time_split: dict[str, float]
     attempts: list[Measurement]
     tokens: int
+    exchanges: list[dict]
 
     @property
     def elapsed(self) -> float:
@@ -97,7 +100,8 @@ def _read_run(file: Path) -> StationRun:
     except LedgerError as error:
         lines, note = [], str(error)
     return StationRun(file.parent.name, file.parent, state, {line['trial_id']: line for line in lines}, note, split,
-                      [gate for gate in (*state.gates, state.gate) if gate is not None and gate.trials], tokens)
+                      [gate for gate in (*state.gates, state.gate) if gate is not None and gate.trials], tokens,
+                      FleetLog(file.parent).entries())
 
 
 def _known(kind: type, values: dict | None):

@@ -5,6 +5,7 @@ from html.parser import HTMLParser
 import pytest
 from recorded_campaign import film, record_campaign
 
+from enpire_agent.fleet_log import FleetLog
 from enpire_agent.report import MAX_PAGE_BYTES, write_report
 from enpire_agent.score import success_interval
 from enpire_agent.shown_trials import MAX_VIDEO_BYTES
@@ -204,6 +205,16 @@ def test_a_campaign_as_it_is_run_can_be_read(make_campaign):
     assert page.figures()['Trials'][0] == str(state.trials)
 
 
+def test_recipes_that_travelled_and_conflicts_are_told(tmp_path):
+    directory = record_campaign(tmp_path / 'c')
+    log = FleetLog(directory / 'station_1')
+    log.append('announced', commit='a' * 40)
+    log.append('conflict', commit='b' * 40, station='station_2', how='cherry_pick', reason='both changed <policy.py>')
+    text = plain(report(directory).one('main').text)
+    assert '1 announced to the fleet.' in text
+    assert 'conflict, not adopted (cherry pick) bbbbbbbbbb of station_2 both changed <policy.py>' in text
+
+
 def test_without_a_better_recipe_none_is_claimed(tmp_path):
     page = report(record_campaign(tmp_path / 'c', decisions=('revert', 'revert')))
     assert page.one('h1').text == 'push_t: no hypothesis was better than the starting recipe'
@@ -239,8 +250,9 @@ def test_a_campaign_whose_repository_is_gone_keeps_its_rows(tmp_path):
 
 def test_a_page_of_eight_stations_and_300_iterations_each_stays_below_its_bound(tmp_path):
     decisions = tuple('keep' if k % 17 == 16 else 'adopt' if k % 43 == 42 else 'revert' for k in range(300))
-    directory = record_campaign(tmp_path / 'c', stations=8, decisions=decisions, trials=2, diff_lines=40,
-                                line_width=200, hypothesis='Pushing "slower" <leaves> the T where it was & turns it ' * 20)
+    hypothesis = 'Pushing "slower" <leaves> the T where it was & turns it ' * 20
+    directory = record_campaign(tmp_path / 'c', stations=8, decisions=decisions, trials=2, gate=3, diff_lines=40,
+                                line_width=200, hypothesis=hypothesis)
     page = report(directory)
     videos = 2 * MAX_VIDEO_BYTES * 4 / 3
     size = (directory / 'report.html').stat().st_size

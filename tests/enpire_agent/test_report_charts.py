@@ -18,7 +18,8 @@ SEEN_AS = {
                               [-0.011820, 0.042940, 0.968881]]),
     'tritanopia': np.array([[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602],
                             [0.004733, 0.691367, 0.303900]])}
-TOGETHER = (('kept', 'reverted', 'adopted'), ('SUCCESS', 'FAILURE', 'TIMEOUT', 'SAFETY_STOP', 'POLICY_ERROR', 'ABORTED'),
+TOGETHER = (('kept', 'reverted', 'adopted'),
+            ('SUCCESS', 'FAILURE', 'TIMEOUT', 'SAFETY_STOP', 'POLICY_ERROR', 'ABORTED'),
             ('time-running', 'time-resetting', 'time-training', 'time-thinking', 'time-held'))
 LIGHT_FILLS = ('TIMEOUT', 'ABORTED', 'time-resetting', 'time-thinking', 'time-other')
 
