@@ -83,6 +83,7 @@ class TrialRunner(StationNode):
         if hasattr(self, '_server'):
             self._ros_station.close()
             self._server.close(timeout=1.4)
+            self._ros_station.end_recorder()
         super().destroy_node()
 
 

@@ -20,13 +20,13 @@ from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import Image, JointState
 from std_srvs.srv import Trigger
 
+from enpire_agent.episode_recorder import EpisodeRecorder
 from enpire_agent.trial import ABORTED, POLICY_ERROR, RESET_FAILED, SAFETY_STOP, Check, Judgement, ResetReport, Step
 from enpire_agent.trial import TrialEnd, edge_places, farthest_place
-from enpire_agent.trial_record import EpisodeRecorder
-from enpire_bringup.actions import RemoteCallCancelled, RemoteCallError, call_action, call_service
+from enpire_bringup.actions import (RemoteCallCancelled, RemoteCallError, RemoteCallRejected, call_action,
+                                    call_service)
 from enpire_bringup.configuration import ConfigurationError
 from enpire_bringup.guard import guard_limits
-from enpire_bringup.image_messages import ImageMessageError, read_image
 from enpire_bringup.kinematics import ArmKinematics, UnreachableError, quaternion_of, tool_down
 from enpire_bringup.safety_limits import tightened
 from enpire_bringup.serialized_messages import JointStateReader, stamp_of
@@ -38,6 +38,7 @@ SECOND = 1_000_000_000
 
 # Bounds in s of wall time.
 RESET_BOUND = 300.0
+RESET_BUSY = 60.0            # that a reset of an earlier trial is waited for
 MOVE_BOUND = 60.0
 GRIPPER_BOUND = 30.0
 TIME_JUMP = 2.0              # s of ROS time between two joint states; a world that was reset goes on within 1 s
@@ -55,6 +56,10 @@ RISES = (CLEARANCE, 0.07, 0.05)   # m that the arm rises after a trial; the firs
 CLOSING_FORCE = 15.0         # N
 SETTLED_LOOK = 0.6           # s of ROS time after the retreat until "not yet" is believed: the object must lie still
 REFUSED_STEPS = 30           # consecutive policy steps whose targets the guard refused end a trial
+
+# s of ROS time between two recorded images, a little less so that 10 and 2 Hz come through a 30 Hz camera.
+FRAME_PERIOD = 0.095
+FRAME_PERIOD_IN_RESET = 0.495
 
 _OUTCOMES = {Verdict.ABSTAIN: 'abstain', Verdict.NOT_YET: 'not_yet', Verdict.SUCCESS: 'success'}
 
@@ -82,7 +87,9 @@ class RosTrialStation:
 
         self._news = threading.Condition()
         self._active = False
-        self._recorder: EpisodeRecorder | None = None
+        self._recorder = EpisodeRecorder()
+        self._film_period = FRAME_PERIOD
+        self._filmed = -SECOND                      # ns, of the newest recorded image
         self._cancelled: Callable[[], bool] = lambda: False
         self._closing = False
         self._last_stamp = -1
@@ -161,14 +168,13 @@ class RosTrialStation:
         self._limits = values
 
     def start_recording(self, directory: Path) -> None:
-        self._recorder = EpisodeRecorder(directory)
+        self._film_period, self._filmed = FRAME_PERIOD_IN_RESET, -SECOND
+        self._recorder.begin(directory)
 
     def close_recording(self) -> None:
-        recorder, self._recorder = self._recorder, None
-        if recorder is not None:
-            recorder.close(timeout=1.0 if self._closing else 10.0)
-            if recorder.dropped:
-                self._node.get_logger().warning(f'{recorder.dropped} messages were not recorded: the disk is too slow')
+        self._recorder.end(timeout=1.0 if self._closing else 10.0)
+        if self._recorder.remark:
+            self._node.get_logger().warning(f'the recording is not complete: {self._recorder.remark}')
 
     def end(self) -> None:
         with self._news:
@@ -179,6 +185,10 @@ class RosTrialStation:
         with self._news:
             self._closing = True
             self._news.notify_all()
+
+    def end_recorder(self) -> None:
+        """After `close`, when no trial runs any more."""
+        self._recorder.close()
 
     # --- what a trial asks ---
 
@@ -200,13 +210,22 @@ class RosTrialStation:
         return None
 
     def reset(self, seed: int) -> ResetReport:
-        goal = Reset.Goal(seed=seed)
-        result = self._call(lambda: call_action(self._node, self._reset_client, goal, timeout=RESET_BOUND,
-                                                cancelled=self._is_stopped), RESET_FAILED)
+        result = self._call(lambda: self._call_reset(Reset.Goal(seed=seed)), RESET_FAILED)
         tried = tuple({'success': bool(attempt.success), 'reason': attempt.reason, 'duration': attempt.duration,
                        'position_error': attempt.position_error, 'yaw_error': attempt.yaw_error}
                       for attempt in result.tried)
         return ResetReport(bool(result.success), result.message, int(result.attempts), tried, result.picture)
+
+    def _call_reset(self, goal: Reset.Goal) -> Reset.Result:
+        busy_until = time.monotonic() + RESET_BUSY
+        while True:
+            try:
+                return call_action(self._node, self._reset_client, goal, timeout=RESET_BOUND, cancelled=self._is_stopped)
+            except RemoteCallRejected:
+                # The reset of a trial that was cut off may still be on its way to its end.
+                if time.monotonic() > busy_until or self._is_stopped():
+                    raise
+                time.sleep(0.2)
 
     def go_to_start(self) -> None:
         grip = MoveGripper.Goal(arm=self._arm.name, width=0.0,
@@ -225,6 +244,7 @@ class RosTrialStation:
 
         Before the first target nobody waits for one: a lockstep world has gone on by the time the answer is there.
         """
+        self._film_period = FRAME_PERIOD
         target, after, in_step = self._tip_now(), self._last_stamp, 0
         deadline = time.monotonic() + STATE_SILENCE
         rate = self._task.policy.rate
@@ -266,8 +286,7 @@ class RosTrialStation:
         self._servo.publish(message)
 
     def record_step(self, content: dict, stamp: int) -> None:
-        if self._recorder is not None:
-            self._recorder.step(_plain(content), stamp)
+        self._recorder.step(_plain(content), stamp)
 
     def retreat(self) -> int:
         if self._closing:
@@ -443,7 +462,7 @@ class RosTrialStation:
         with self._news:
             self._steps.append((stamp, positions))
             self._news.notify_all()
-        self._record('joint_states', 'sensor_msgs/msg/JointState', data, stamp)
+        self._recorder.message('joint_states', 'sensor_msgs/msg/JointState', data, stamp)
         self._film(stamp)
 
     def _on_pose(self, data: bytes) -> None:
@@ -459,7 +478,7 @@ class RosTrialStation:
                 self._view_heard[message.object_id] = time.monotonic()
                 poses.append((stamp, np.array([p.x, p.y, yaw]), message.visible))
                 self._news.notify_all()
-        self._record('object_poses', 'enpire_msgs/msg/ObjectPose', data, stamp)
+        self._recorder.message('object_poses', 'enpire_msgs/msg/ObjectPose', data, stamp)
 
     def _on_verdict(self, data: bytes) -> None:
         if not self._active:
@@ -469,7 +488,7 @@ class RosTrialStation:
             self._view_heard['verdict'] = time.monotonic()
             self._verdicts.append(judgement)
             self._news.notify_all()
-        self._record('verdict', 'enpire_msgs/msg/Verdict', data, judgement.stamp)
+        self._recorder.message('verdict', 'enpire_msgs/msg/Verdict', data, judgement.stamp)
 
     def _on_guard(self, message: DiagnosticStatus) -> None:
         level = message.level[0] if isinstance(message.level, bytes) else int(message.level)
@@ -478,26 +497,15 @@ class RosTrialStation:
 
     def _film(self, stamp: int) -> None:
         """Record the newest camera image when one is due."""
-        recorder = self._recorder
-        topic = f'{self._camera.image_topic}/compressed'
-        if recorder is None or not recorder.wants_frame(topic, stamp):
+        if stamp - self._filmed < self._film_period * SECOND:
             return
         data = None
         with self._images.handle:
             while (taken := self._images.handle.take_message(Image, True)) is not None:
                 data = taken[0]
-        if data is None:
-            return
-        message = deserialize_message(data, Image)
-        try:
-            recorder.frame(topic, read_image(message, 'rgb8'), message.header.frame_id, stamp_of(data))
-        except ImageMessageError as error:
-            self._node.get_logger().error(f'{self._camera.image_topic}: {error}', throttle_duration_sec=5.0)
-
-    def _record(self, topic: str, type_name: str, data: bytes, stamp: int) -> None:
-        recorder = self._recorder
-        if recorder is not None:
-            recorder.message(topic, (type_name, data), stamp)
+        if data is not None:
+            self._filmed = stamp
+            self._recorder.image(f'{self._camera.image_topic}/compressed', data)
 
 
 class _Polled(CallbackGroup):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import array
+import struct
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 
@@ -66,6 +68,41 @@ def read_image(message, encoding: str | None = None) -> np.ndarray:
     if {encoding, message.encoding} == {'rgb8', 'bgr8'}:
         return np.ascontiguousarray(image[:, :, ::-1])
     raise ImageMessageError(f"image is {message.encoding}; expected {encoding}")
+
+
+def read_serialized_image(cdr: bytes, encoding: str | None = None) -> tuple[int, str, np.ndarray]:
+    """(stamp in ns, frame, pixels) of a serialized sensor_msgs/Image, without a message object or a copy in between.
+
+    encoding: as of `read_image`. Raises ImageMessageError.
+    """
+    order = '<' if cdr[1:2] == b'\1' else '>'
+    at = 4      # alignment counts from behind the encapsulation, which is as long as the alignment
+
+    def numbers(count: int) -> tuple[int, ...]:
+        nonlocal at
+        at += -at % 4 + 4 * count
+        return struct.unpack_from(f'{order}{count}I', cdr, at - 4 * count)
+
+    def text() -> str:
+        nonlocal at
+        size, = numbers(1)
+        at += size
+        if at > len(cdr):
+            raise ValueError(f'a text of {size} bytes')
+        return cdr[at - size:at - 1].decode()
+
+    try:
+        seconds, nanoseconds = numbers(2)
+        frame_id = text()
+        height, width = numbers(2)
+        name = text()
+        big_endian, at = cdr[at], at + 1
+        step, size = numbers(2)
+    except (struct.error, ValueError, IndexError) as error:
+        raise ImageMessageError(f'{len(cdr)} bytes that are no sensor_msgs/Image ({error})') from error
+    image = read_image(SimpleNamespace(encoding=name, height=height, width=width, step=step, is_bigendian=big_endian,
+                                       data=memoryview(cdr)[at:at + size]), encoding)
+    return seconds * 1_000_000_000 + nanoseconds, frame_id, image
 
 
 def _encoding(name: str):

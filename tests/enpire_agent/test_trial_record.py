@@ -1,36 +1,45 @@
+import json
+
 import cv2
 import numpy as np
 import pytest
-from geometry_msgs.msg import PoseStamped
+from mcap.reader import make_reader
 from mcap_ros2.reader import read_ros2_messages
-from rclpy.serialization import serialize_message
-from sensor_msgs.msg import JointState
+from rclpy.serialization import deserialize_message, serialize_message
+from sensor_msgs.msg import CompressedImage, JointState
+from std_msgs.msg import String
 
-from enpire_agent.trial_record import (EpisodeRecorder, RecordError, message_definition, policy_start, read_frames, read_result,
-                                       read_steps, write_result, write_started)
+from enpire_agent.episode_writer import EpisodeWriter
+from enpire_agent.message_definition import message_definition
+from enpire_agent.recorded_messages import compressed_image, step_message
+from enpire_agent.trial_record import (RecordError, policy_start, read_frames, read_result, read_steps, write_result,
+                                       write_started)
 from enpire_bringup.configuration import ConfigurationError
+from enpire_bringup.serialized_messages import ImageWriter
 from enpire_msgs.msg import Check, Verdict
 
 MS = 1_000_000
 
 
-@pytest.fixture
-def episode(tmp_path):
-    recorder = EpisodeRecorder(tmp_path)
+@pytest.fixture(scope='module')
+def episode(tmp_path_factory):
+    directory = tmp_path_factory.mktemp('trial')
+    writer = EpisodeWriter(directory)
     image = np.zeros((480, 640, 3), np.uint8)
     image[:, :, 0] = 200
+    camera = ImageWriter('top_optical', 480, 640, 'rgb8')
     for k in range(30):
         stamp = 10**9 + k * 33 * MS
         state = JointState(name=['a', 'b'], position=[0.1 * k, 0.2], velocity=[0.0, 0.0], effort=[1.0, 2.0])
-        recorder.message('joint_states', ('sensor_msgs/msg/JointState', serialize_message(state)), stamp)
-        recorder.message('left/servo', PoseStamped(), stamp)
-        recorder.message('verdict', Verdict(task='push_t', checks=[Check(name='position', value=0.5)]), stamp)
-        recorder.step({'step': k, 'action': [0.1, float('nan')], 'source': 'policy'}, stamp)
-        if recorder.wants_frame('top/image_raw/compressed', stamp):
-            recorder.frame('top/image_raw/compressed', image, 'top_optical', stamp)
-    assert not (tmp_path / 'episode.mcap').exists(), 'complete or absent'
-    recorder.close()
-    return tmp_path
+        writer.message('joint_states', 'sensor_msgs/msg/JointState', serialize_message(state), stamp)
+        verdict = Verdict(task='push_t', checks=[Check(name='position', value=0.5)])
+        writer.message('verdict', 'enpire_msgs/msg/Verdict', serialize_message(verdict), stamp)
+        writer.step({'step': k, 'action': [0.1, float('nan')], 'source': 'policy'}, stamp)
+        if k % 3 == 0:
+            writer.image('top/image_raw/compressed', camera.write(stamp, image))
+    assert not (directory / 'episode.mcap').exists(), 'complete or absent'
+    writer.close()
+    return directory
 
 
 def test_an_episode_is_read_by_an_ordinary_mcap_reader_with_its_types(episode):
@@ -42,13 +51,38 @@ def test_an_episode_is_read_by_an_ordinary_mcap_reader_with_its_types(episode):
     assert states[0].log_time_ns == 10**9
     assert by_topic['verdict'][0].ros_msg.checks[0].name == 'position'
     assert by_topic['verdict'][0].schema.name == 'enpire_msgs/msg/Verdict'
-    assert by_topic['left/servo'][0].ros_msg.pose.orientation.w == 1.0
+    image = by_topic['top/image_raw/compressed'][1]
+    assert image.ros_msg.header.frame_id == 'top_optical' and image.ros_msg.format == 'rgb8; jpeg compressed bgr8'
+    assert image.ros_msg.header.stamp.sec == 1 and image.ros_msg.header.stamp.nanosec == 99 * MS
+    assert bytes(image.ros_msg.data[:3]) == b'\xff\xd8\xff'
+    assert json.loads(by_topic['policy/steps'][7].ros_msg.data)['step'] == 7
 
 
-def test_frames_come_at_ten_hertz_as_scaled_jpeg(episode):
+def test_an_episode_is_what_rosbag2_expects_of_an_mcap_file(episode):
+    with open(episode / 'episode.mcap', 'rb') as stream:
+        reader = make_reader(stream)
+        summary = reader.get_summary()
+        assert reader.get_header().profile == 'ros2'
+    assert {channel.message_encoding for channel in summary.channels.values()} == {'cdr'}
+    assert {schema.encoding for schema in summary.schemas.values()} == {'ros2msg'}
+    assert all(schema.name.count('/') == 2 for schema in summary.schemas.values())
+    assert summary.statistics.message_count == 100 and summary.chunk_indexes
+    for schema in summary.schemas.values():
+        assert schema.data.decode() == message_definition(schema.name)
+
+
+def test_what_is_written_without_ros_is_what_ros_writes():
+    ours = step_message({'step': 3, 'text': 'Ü'})
+    assert deserialize_message(ours, String).data == '{"step":3,"text":"\\u00dc"}'
+    for frame in ('', 'a', 'top_optical'):
+        image = deserialize_message(compressed_image(b'\xff\xd8\xff12', frame, 5 * 10**9 + 7), CompressedImage)
+        assert (image.header.frame_id, image.header.stamp.sec, image.header.stamp.nanosec) == (frame, 5, 7)
+        assert bytes(image.data) == b'\xff\xd8\xff12'
+
+
+def test_frames_are_scaled_jpeg(episode):
     frames = list(read_frames(episode))
-    assert len(frames) == 10
-    assert np.diff([frame.time for frame in frames]) == pytest.approx(np.full(9, 0.099), abs=1e-6)
+    assert [frame.time for frame in frames] == pytest.approx([1.0 + 0.099 * k for k in range(10)])
     picture = cv2.imdecode(np.frombuffer(frames[0].jpeg, np.uint8), cv2.IMREAD_COLOR)
     assert picture.shape == (240, 320, 3)
     assert picture[100, 100, 2] > 190 and picture[100, 100, 0] < 10, 'rgb in, bgr for OpenCV out'
@@ -70,14 +104,6 @@ def test_definitions_bring_everything_they_are_made_of():
 def test_an_unknown_message_is_one_clear_error(tmp_path):
     with pytest.raises(RecordError, match='no package no_such_msgs'):
         message_definition('no_such_msgs/msg/Thing')
-
-
-def test_a_full_disk_is_reported_and_leaves_no_half_file(tmp_path):
-    recorder = EpisodeRecorder(tmp_path)
-    recorder.message('thing', ('no_such_msgs/msg/Thing', b'1234'), 0)
-    with pytest.raises(RecordError, match='could not be written'):
-        recorder.close()
-    assert not (tmp_path / 'episode.mcap').exists()
 
 
 def test_a_trial_folder_is_used_once_and_a_result_is_read_back(tmp_path):

@@ -5,9 +5,10 @@ import array
 import numpy as np
 import pytest
 
-from enpire_bringup.image_messages import ImageMessageError, fill_image, read_image
+from enpire_bringup.image_messages import ImageMessageError, fill_image, read_image, read_serialized_image
 
 Image = pytest.importorskip('sensor_msgs.msg').Image
+serialize_message = pytest.importorskip('rclpy.serialization').serialize_message
 
 
 def image_of(encoding):
@@ -25,6 +26,21 @@ def test_what_is_filled_in_is_read_out(encoding):
     assert message.step * message.height == len(message.data)
     assert np.array_equal(read_image(message), image)
     assert read_image(message).dtype == image.dtype
+
+
+@pytest.mark.parametrize('encoding', ['rgb8', '16UC1'])
+@pytest.mark.parametrize('frame', ['', 'ab', 'top_camera'])
+def test_a_serialized_image_is_read_as_its_message_would_be(encoding, frame):
+    image, message = image_of(encoding), Image()
+    fill_image(message, image, encoding)
+    message.header.frame_id = frame
+    message.header.stamp.sec, message.header.stamp.nanosec = 12, 345
+    cdr = serialize_message(message)
+    stamp, frame_id, pixels = read_serialized_image(cdr)
+    assert (stamp, frame_id) == (12_000_000_345, frame) and np.array_equal(pixels, image)
+    for broken in (b'', cdr[:30], cdr[:-20], b'\0\1\0\0' + b'\xff' * 60):
+        with pytest.raises(ImageMessageError):
+            read_serialized_image(broken)
 
 
 def test_slices_of_a_larger_image_are_filled_in_whole():
