@@ -1,0 +1,36 @@
+"""What program.md tells an agent is so."""
+
+import re
+import shlex
+
+import pytest
+
+from enpire_agent.cli import make_parser
+from enpire_agent.recipe import EDITABLE, static_check
+from enpire_bringup.configuration import ConfigurationError
+from enpire_bringup.paths import share_directory
+
+PROGRAMS = sorted(share_directory().glob('tasks/*/recipe/program.md'))
+
+
+@pytest.fixture(params=PROGRAMS, ids=lambda file: file.parents[1].name)
+def program(request):
+    return request.param
+
+
+def test_every_verb_that_it_names_is_one(program):
+    commands = [line.split('#')[0] for line in program.read_text().splitlines() if line.startswith('./enpire ')]
+    assert len(commands) >= 5
+    for command in commands:
+        make_parser().parse_args(shlex.split(command)[1:])
+
+
+def test_it_names_what_may_be_edited_and_nothing_else_passes(program):
+    text = program.read_text()
+    table = re.findall(r'^\| `([^`]+)` \|', text, re.MULTILINE)
+    assert sorted(table) == sorted([*EDITABLE, 'notes/'])
+    for path in ('program.md', 'notes', 'notes/../policy.py', 'notes/__pycache__/policy.cpython-311.pyc',
+                 'notes/.git/config', '.gitattributes', 'policy_2.py', '/etc/passwd'):
+        with pytest.raises(ConfigurationError, match='may change only'):
+            static_check(program.parent, [path])
+    static_check(program.parent, [*EDITABLE, 'notes/learned/gain.md'])
