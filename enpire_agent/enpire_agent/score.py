@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Sequence
 
 SUCCESS = 'SUCCESS'
@@ -64,6 +65,7 @@ def score(entries: Sequence[dict], window: int = 50) -> Score:
         time_to_success_s=_time_to_success(entries, window))
 
 
+@lru_cache(maxsize=4096)
 def success_interval(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
     """Clopper-Pearson interval of a success rate; (0, 1) without trials.
 
