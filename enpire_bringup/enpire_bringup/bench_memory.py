@@ -1,7 +1,8 @@
 """How much memory each process of a station holds, and how fast that grows while a policy streams to it.
 
 Growth is the slope of a line through the samples of a process after a warm-up, in which allocators and caches fill:
-what still grows after that is still growing after a night.
+what still grows after that is still growing after a night. It is that of private memory. Shared memory, through which
+DDS sends, has segments of fixed sizes, whose pages count as resident one by one, for minutes, as they are first used.
 """
 
 from __future__ import annotations
@@ -36,14 +37,14 @@ def measure(seconds: float, bench, station: str, task: str) -> dict:
     from enpire_bringup.task import load_task
 
     times: list[float] = []
-    samples: dict[str, list[float]] = {name: [] for name in bench.pids}
+    samples: dict[str, list[tuple[float, float]]] = {name: [] for name in bench.pids}
     with station_node('memory_bench', bench.namespace, bench.domain_id) as node:
         stream = ServoStream(node, load_station(station), load_task(task), cameras=True)
         stream.wait_for(1)
         began = time.monotonic()
         while (now := time.monotonic() - began) < seconds:
-            for name, size in resident(bench.pids).items():
-                samples[name].append(size)
+            for name, sizes in usage(bench.pids).items():
+                samples[name].append(sizes)
             times.append(now)
             time.sleep(SAMPLE_PERIOD)
             stream.wait_for(stream.steps + 1)
@@ -51,29 +52,32 @@ def measure(seconds: float, bench, station: str, task: str) -> dict:
     return {'seconds': round(seconds, 1), 'policy_steps': stream.steps, **figures(times, samples)}
 
 
-def resident(pids: Mapping[str, int]) -> dict[str, float]:
-    """Resident memory in MB by process name, children (reward program, policy) included; NaN for one that is gone."""
+def usage(pids: Mapping[str, int]) -> dict[str, tuple[float, float]]:
+    """(resident, private) memory in MB by process name, children (reward program, policy) included; NaN for one that is
+    gone."""
     sizes = {}
     for name, pid in pids.items():
         try:
             process = psutil.Process(pid)
-            sizes[name] = sum(p.memory_info().rss for p in (process, *process.children(recursive=True))) / MEGABYTE
+            taken = [each.memory_info() for each in (process, *process.children(recursive=True))]
+            sizes[name] = (sum(info.rss for info in taken) / MEGABYTE,
+                           sum(info.rss - info.shared for info in taken) / MEGABYTE)
         except psutil.NoSuchProcess:
-            sizes[name] = float('nan')
+            sizes[name] = float('nan'), float('nan')
     return sizes
 
 
-def figures(times: Sequence[float], samples: Mapping[str, Sequence[float]]) -> dict:
+def figures(times: Sequence[float], samples: Mapping[str, Sequence[tuple[float, float]]]) -> dict:
     """`processes`: name -> resident_mb at the end, peak_mb and growth_mb_per_hour; `total_mb` and the sum of growths.
 
-    times: s of wall time; samples: MB by process, as many of each.
+    times: s of wall time; samples: (resident, private) MB by process, as many of each.
     """
     seconds = np.asarray(times)
     later = seconds >= WARM_UP * seconds[-1]
     processes = {}
     for name, sizes in samples.items():
-        sizes = np.asarray(sizes)
-        slope = np.polyfit(seconds[later], sizes[later], 1)[0] if later.sum() >= 2 else 0.0
+        sizes, private = np.asarray(sizes).T
+        slope = np.polyfit(seconds[later], private[later], 1)[0] if later.sum() >= 2 else 0.0
         processes[name] = {'resident_mb': round(float(sizes[-1]), 1), 'peak_mb': round(float(sizes.max()), 1),
                            'growth_mb_per_hour': round(3600.0 * float(slope), 2)}
     return {'processes': processes,
