@@ -311,7 +311,7 @@ def _row(run: StationRun, iteration: Iteration, diff: Diff | None) -> dict:
         'files': sorted(i.files)[:12] if is_running(i) else [],
         'diff': None if diff is None else {
             'title': f'diff: +{diff.added} −{diff.removed} lines', 'lines': [_diff_line(line) for line in diff.lines],
-            'left_out': diff.total - len(diff.lines)},
+            'total': diff.total, 'left_out': diff.total - len(diff.lines)},
         'show': f'git -C {_shown(run.directory / "recipe")} show {i.commit[:10]}'}
 
 
