@@ -14,7 +14,7 @@ import yaml
 from enpire_bringup.configuration import ConfigurationError, read_yaml
 from enpire_bringup.safety_limits import read_changes
 
-EDITABLE = ('policy.py', 'train.py', 'recipe.yaml')   # and everything below notes/
+EDITABLE = ('policy.py', 'train.py', 'recipe.yaml', 'weights.json')   # and everything below notes/
 _PROGRAMS = ('policy.py', 'train.py')
 
 

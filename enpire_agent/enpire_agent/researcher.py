@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-import itertools
 import math
+import shutil
+import tempfile
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, ContextManager, Mapping, Protocol, Sequence
+from typing import Callable, ContextManager, Iterator, Mapping, Protocol, Sequence
 
+from enpire_agent.idea_library import Idea, load_ideas
+from enpire_agent.parameter_search import suggest
 from enpire_agent.recipe import load_recipe, with_parameters
-from enpire_bringup.configuration import ConfigurationError, Section, read_yaml
+from enpire_agent.training import TRAINER, WEIGHTS, TrainingError, train
+from enpire_bringup.configuration import ConfigurationError
+from enpire_bringup.task import Task
 
 _EXPLORATION = 0.8   # weight of trying families that were tried little, against those that helped
 _REFINEMENT = 0.5    # bonus of an idea that builds on one that was kept
@@ -23,7 +28,7 @@ class Edit:
     hypothesis: str
     method: str
     files: Mapping[str, str | None]
-    origin: str                       # 'idea:<id>#<variant>' or 'adopt:<station>/<commit>'
+    origin: str                       # 'idea:<id>#<variant>', 'idea:<id>#<name>=<value>,...' or 'adopt:<station>/<commit>'
     adopts: str = ''                  # a peer's commit that is taken over
 
 
@@ -88,84 +93,34 @@ class Researcher(Protocol):
         """The next edit, or None when nothing is left to try."""
 
 
-@dataclass(frozen=True)
-class Idea:
-    """One entry of ideas.yaml. `variants`: parameter settings to try, each a full set of values."""
-
-    id: str
-    family: str
-    hypothesis: str
-    variants: tuple[dict, ...]
-    files: Mapping[str, Path] = field(default_factory=dict)
-    requires: tuple[str, ...] = ()
-
-
-def load_ideas(file: Path | str) -> tuple[Idea, ...]:
-    """Read a task's idea library: `ideas`, a list of mappings.
-
-    `set` gives recipe parameters values or lists of alternatives; alternatives of several parameters are combined.
-    Raises ConfigurationError naming file and key.
-    """
-    top = read_yaml(Path(file))
-    entries = top.raw('ideas')
-    top.finish()
-    if not isinstance(entries, list):
-        raise top.error('ideas', 'must be a list of ideas')
-    ideas = tuple(_idea(Section(entry, top.file, f'ideas[{i}]')) for i, entry in enumerate(entries))
-    ids = [idea.id for idea in ideas]
-    for number, idea in enumerate(ideas):
-        if ids.count(idea.id) > 1:
-            raise top.error(f'ideas[{number}].id', f"'{idea.id}' is there twice")
-        for required in idea.requires:
-            if required not in ids:
-                raise top.error(f'ideas[{number}].requires', f"names '{required}', which is no idea here")
-    return ideas
-
-
-def _idea(section: Section) -> Idea:
-    settings = section.raw('set', default={})
-    if not isinstance(settings, dict):
-        raise section.error('set', 'must be a mapping of recipe parameters to values or lists of alternatives')
-    files = section.raw('files', default={})
-    paths = {}
-    for name, source in files.items():
-        paths[name] = section.file.parent / str(source)
-        if not paths[name].is_file():
-            raise section.error(f'files.{name}', f'is {source}: no such file in {section.file.parent}')
-    if not settings and not paths:
-        raise section.error('set', 'is missing, and so is files: the idea changes nothing')
-    alternatives = [value if isinstance(value, list) else [value] for value in settings.values()]
-    idea = Idea(
-        id=section.text('id'),
-        family=section.text('family'),
-        hypothesis=section.text('hypothesis'),
-        variants=tuple(dict(zip(settings, values)) for values in itertools.product(*alternatives)),
-        files=paths,
-        requires=section.texts('requires', default=()))
-    section.finish()
-    return idea
-
-
 class BuiltinResearcher:
     """Works through a library of ideas; deterministic, needs no model and no network.
 
     A better recipe of a peer comes first. Then the idea with the best priority: how often its family helped so
     far, a bonus for families tried little (upper confidence bound) and for ideas that build on a kept one, and
-    the library's order between equals. What was tried is never tried again on the same recipe.
+    the library's order between equals. What was tried is never tried again; where an idea searches for parameters, what
+    was tried tells where to look next.
     """
 
     name = 'builtin'
 
-    def __init__(self, ideas_file: Path | str):
-        """Raises ConfigurationError when the library cannot be read."""
+    def __init__(self, ideas_file: Path | str, task: Task | None = None):
+        """task: for ideas that train; they are left out without one.
+
+        Raises ConfigurationError when the library cannot be read.
+        """
         self._ideas = load_ideas(ideas_file)
+        self._task = task
+        self._barren: dict[str, int] = {}      # id of an idea that gave no edit -> iterations there were then
 
     def propose(self, context: Context) -> Edit | None:
         return self._adoption(context) or self._next_idea(context)
 
     def candidates_left(self, context: Context) -> int:
         """How many proposals there could still be, for the estimate of the time left."""
-        return len(self._open_variants(context))
+        return sum(self._open_settings(idea, context) for idea in self._open_ideas(context))
+
+    # --- peers ---
 
     def _adoption(self, context: Context) -> Edit | None:
         tried = {entry.origin for entry in context.history}
@@ -185,21 +140,37 @@ class BuiltinResearcher:
                     method=peer.method, files=files, origin=_adoption_origin(peer), adopts=peer.commit)
         return None
 
+    # --- ideas ---
+
     def _next_idea(self, context: Context) -> Edit | None:
-        for idea, number in sorted(self._open_variants(context),
-                                   key=lambda entry: -self._priority(entry[0], entry[1], context)):
-            edit = _edit(idea, number, context.recipe)
+        for idea in sorted(self._open_ideas(context), key=lambda idea: -self._priority(idea, context)):
+            edit = self._edit_of(idea, context)
             if edit is not None:
                 return edit
+            self._barren[idea.id] = len(context.history)
         return None
 
-    def _open_variants(self, context: Context) -> list[tuple[Idea, int]]:
-        tried = {entry.origin for entry in context.history}
-        kept = _kept_ideas(context.history)
-        return [(idea, number) for idea in self._ideas if all(required in kept for required in idea.requires)
-                for number in range(len(idea.variants)) if _idea_origin(idea, number) not in tried]
+    def _open_ideas(self, context: Context) -> list[Idea]:
+        kept = {_idea_id(entry.origin) for entry in context.history if entry.kept}
+        return [idea for idea in self._ideas
+                if all(required in kept for required in idea.requires) and self._fits(idea, context)
+                and self._open_settings(idea, context)]
 
-    def _priority(self, idea: Idea, variant: int, context: Context) -> float:
+    def _fits(self, idea: Idea, context: Context) -> bool:
+        """Whether the idea can change the recipe as it is now: parameters of one method mean nothing to another."""
+        if self._barren.get(idea.id) == len(context.history) or (idea.trains and self._task is None):
+            return False
+        method = load_recipe(context.recipe).method
+        return bool(idea.files) or idea.family == method or all(other.family != method for other in self._ideas)
+
+    def _open_settings(self, idea: Idea, context: Context) -> int:
+        """How many settings of an idea may still be tried."""
+        tried = {entry.origin for entry in context.history if _idea_id(entry.origin) == idea.id}
+        if idea.ranges:
+            return max(0, idea.attempts - len(tried))
+        return sum(_origin(idea, number) not in tried for number in range(len(idea.variants)))
+
+    def _priority(self, idea: Idea, context: Context) -> float:
         family = {other.id for other in self._ideas if other.family == idea.family}
         results = [entry.kept for entry in context.history if _idea_id(entry.origin) in family]
         own = [entry.kept for entry in context.history if _idea_id(entry.origin) == idea.id]
@@ -208,9 +179,51 @@ class BuiltinResearcher:
         refinement = _REFINEMENT if idea.requires or any(own) else 0.0
         return helped + exploration + refinement - 0.2 * own.count(False)
 
+    def _edit_of(self, idea: Idea, context: Context) -> Edit | None:
+        """The next edit of an idea, or None when the recipe is like that already, or nothing can be learned yet."""
+        for setting, origin in self._settings(idea, context):
+            files = _changes(idea, setting, context.recipe)
+            if idea.trains:
+                weights = self._weights(idea, files, context)
+                if weights is None:
+                    return None
+                files[WEIGHTS] = weights
+            if files:
+                return Edit(_hypothesis(idea, setting), idea.family, files, origin)
+        return None
 
-def _edit(idea: Idea, variant: int, recipe_directory: Path) -> Edit | None:
-    """The edit of an idea's variant, or None when the recipe is like that already."""
+    def _settings(self, idea: Idea, context: Context) -> Iterator[tuple[Mapping, str]]:
+        """(setting, origin) of what may be tried next, the best first."""
+        tried = [entry for entry in context.history if _idea_id(entry.origin) == idea.id]
+        if not idea.ranges:
+            origins = {entry.origin for entry in tried}
+            yield from ((setting, _origin(idea, number)) for number, setting in enumerate(idea.variants)
+                        if _origin(idea, number) not in origins)
+            return
+        results = [(_setting_of(entry.origin), entry.successes / entry.trials) for entry in tried if entry.trials]
+        now = load_recipe(context.recipe).parameters
+        setting = suggest(idea.id, idea.ranges, results, known=[{key: now.get(key) for key in idea.ranges}])
+        if setting is not None:
+            yield setting, _origin(idea, ','.join(f'{key}={value}' for key, value in setting.items()))
+
+    def _weights(self, idea: Idea, files: Mapping[str, str], context: Context) -> str | None:
+        """weights.json as the recipe with these changes learns it from what the campaign has recorded."""
+        with tempfile.TemporaryDirectory(prefix='enpire-train-') as folder, context.training():
+            recipe = Path(folder) / 'recipe'
+            shutil.copytree(context.recipe, recipe, ignore=shutil.ignore_patterns('.git', '__pycache__'))
+            for name, text in files.items():
+                (recipe / name).write_text(text, encoding='utf-8')
+            if not (recipe / TRAINER).is_file():
+                return None
+            try:
+                return train(recipe, self._task, context.recipe.parent / 'trials')
+            except TrainingError as error:
+                context.log(f'{idea.id} has to wait: {error}')
+                return None
+
+
+def _changes(idea: Idea, setting: Mapping, recipe_directory: Path) -> dict[str, str]:
+    """File -> content, of the files that differ from the recipe as it is."""
     recipe = load_recipe(recipe_directory)
     files = {}
     for name, source in idea.files.items():
@@ -218,36 +231,39 @@ def _edit(idea: Idea, variant: int, recipe_directory: Path) -> Edit | None:
         target = recipe_directory / name
         if not target.is_file() or target.read_text(encoding='utf-8') != content:
             files[name] = content
-    values = {k: v for k, v in idea.variants[variant].items() if recipe.parameters.get(k) != v}
+    values = {k: v for k, v in setting.items() if recipe.parameters.get(k) != v}
     if values:
         text = files.get('recipe.yaml') or (recipe_directory / 'recipe.yaml').read_text(encoding='utf-8')
         files['recipe.yaml'] = with_parameters(text, values)
-    if not files:
-        return None
-    hypothesis = idea.hypothesis
-    if len(idea.variants) > 1:
-        hypothesis += ' (' + ', '.join(f'{k} = {v}' for k, v in idea.variants[variant].items()) + ')'
-    return Edit(hypothesis, idea.family, files, _idea_origin(idea, variant))
+    return files
 
 
-def _idea_origin(idea: Idea, variant: int) -> str:
-    return f'idea:{idea.id}#{variant}'
+def _hypothesis(idea: Idea, setting: Mapping) -> str:
+    if not idea.ranges and len(idea.variants) < 2:
+        return idea.hypothesis
+    return f'{idea.hypothesis} (' + ', '.join(f'{key} = {value}' for key, value in setting.items()) + ')'
+
+
+def _origin(idea: Idea, setting: int | str) -> str:
+    return f'idea:{idea.id}#{setting}'
 
 
 def _idea_id(origin: str) -> str:
     return origin.removeprefix('idea:').split('#')[0] if origin.startswith('idea:') else ''
 
 
+def _setting_of(origin: str) -> dict[str, float]:
+    """The setting that the origin of a search names."""
+    pairs = [pair.partition('=') for pair in origin.partition('#')[2].split(',')]
+    return {key: float(value) if '.' in value or 'e' in value else int(value) for key, _, value in pairs}
+
+
 def _adoption_origin(peer: PeerRecipe) -> str:
     return f'adopt:{peer.station}/{peer.commit}'
 
 
-def _kept_ideas(history: Sequence[Tried]) -> set[str]:
-    return {_idea_id(entry.origin) for entry in history if entry.kept}
-
-
-def make_researcher(name: str, ideas_file: Path) -> Researcher:
-    """The researcher called `name`. Raises ConfigurationError listing those there are."""
+def make_researcher(name: str, task: Task) -> Researcher:
+    """The researcher called `name`, for a task. Raises ConfigurationError listing those there are."""
     if name in ('', BuiltinResearcher.name):
-        return BuiltinResearcher(ideas_file)
+        return BuiltinResearcher(task.directory / 'ideas' / 'ideas.yaml', task)
     raise ConfigurationError(f"no researcher '{name}'; known: {BuiltinResearcher.name}")

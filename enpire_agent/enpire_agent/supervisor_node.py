@@ -110,7 +110,7 @@ class Supervisor(StationNode):
         check_campaign_name(name)
         if not 0 <= asked.goal <= 1:
             raise ValueError(f'goal is {asked.goal}; expected a success rate from 0 to 1, or 0 for the task\'s')
-        researcher = make_researcher(asked.researcher, self.task.directory / 'ideas' / 'ideas.yaml')
+        researcher = make_researcher(asked.researcher, self.task)
         directory = self._runs / name / self._station_name
         start = load_recipe(Path(asked.recipe) if asked.recipe else self.task.recipe)
         repository = RecipeRepository.open_or_create(directory / 'recipe', self._station_name, start.directory)

@@ -1,8 +1,9 @@
 import pytest
 import yaml
 
+from enpire_agent.idea_library import load_ideas
 from enpire_agent.recipe import load_recipe, static_check, with_parameters
-from enpire_agent.researcher import BuiltinResearcher, Context, PeerRecipe, Tried, load_ideas
+from enpire_agent.researcher import BuiltinResearcher, Context, PeerRecipe, Tried
 from enpire_bringup.configuration import ConfigurationError
 
 ENV = 'e' * 64
@@ -80,9 +81,60 @@ def test_ideas_may_replace_a_file(recipe, ideas_file):
     assert edit.files == {'policy.py': 'class Policy:\n    pass\n'}
 
 
+SEARCH = 'ideas:\n  - {id: s, family: f, hypothesis: Try, search: {gain: [0.5, 3.0]}, attempts: 6}\n'
+
+
+def search_for_gain(recipe, ideas_file, rate, rounds=6):
+    """Gains that are proposed one after the other when `rate` tells how many of 100 trials succeed."""
+    history, gains = [], []
+    for _ in range(rounds):
+        edit = BuiltinResearcher(ideas_file).propose(_context(recipe, history))
+        if edit is None:
+            break
+        gains.append(yaml.safe_load(edit.files['recipe.yaml'])['parameters']['gain'])
+        history.append(Tried(edit.origin, edit.method, False, 100, round(100 * rate(gains[-1]))))
+    return gains, history
+
+
+def test_a_range_is_searched_from_what_was_tried_and_no_further_than_allowed(recipe, ideas_file):
+    ideas_file.write_text(SEARCH)
+    gains, history = search_for_gain(recipe, ideas_file, lambda gain: max(0.0, 1 - abs(gain - 2.5)), rounds=9)
+    assert len(gains) == len(set(gains)) == 6 and all(0.5 <= gain <= 3.0 for gain in gains)
+    assert BuiltinResearcher(ideas_file).propose(_context(recipe, history)) is None
+
+
+def test_results_steer_a_search(recipe, ideas_file):
+    ideas_file.write_text(SEARCH.replace('6', '20'))
+    low, _ = search_for_gain(recipe, ideas_file, lambda gain: max(0.0, 1 - abs(gain - 0.7)), rounds=14)
+    high, _ = search_for_gain(recipe, ideas_file, lambda gain: max(0.0, 1 - abs(gain - 2.8)), rounds=14)
+    assert sum(low[5:]) < sum(high[5:]) - 3
+
+
+def test_a_restarted_search_goes_on_as_it_would_have(recipe, ideas_file):
+    ideas_file.write_text(SEARCH)
+    _, history = search_for_gain(recipe, ideas_file, lambda gain: gain / 4, rounds=4)
+    again = [BuiltinResearcher(ideas_file).propose(_context(recipe, history)).origin for _ in range(2)]
+    assert again[0] == again[1] not in {entry.origin for entry in history}
+
+
+def test_parameters_of_another_method_are_left_alone(recipe, ideas_file):
+    (ideas_file.parent / 'p.py').write_text('class Policy:\n    pass\n')
+    method = load_recipe(recipe).method
+    ideas_file.write_text(f'ideas:\n  - {{id: own, family: {method}, hypothesis: h, set: {{gain: 2.0}}}}\n'
+                          '  - {id: other, family: g, hypothesis: h, set: {gain: 3.0}}\n'
+                          '  - {id: new, family: g, hypothesis: h, files: {policy.py: p.py}}\n')
+    researcher, history, seen = BuiltinResearcher(ideas_file), [], []
+    while (edit := researcher.propose(_context(recipe, history))) is not None:
+        seen.append(edit.origin.split('#')[0])
+        history.append(_tried(edit, kept=False))
+    assert sorted(seen) == ['idea:new', 'idea:own']
+
+
 @pytest.mark.parametrize('text, said', [
     ('ideas: 3', 'ideas must be a list'),
     ('ideas:\n  - {id: a, family: f, hypothesis: h}', r'ideas\[0\].set is missing'),
+    ('ideas:\n  - {id: a, family: f, hypothesis: h, search: {x: [2, 1]}}', r'search.x is \[2, 1\]; expected'),
+    ('ideas:\n  - {id: a, family: f, hypothesis: h, search: {x: [1, 2]}, set: {y: 1}}', 'search stands beside set'),
     ('ideas:\n  - {id: a, family: f, hypothesis: h, set: {x: 1}, requires: [b]}', "names 'b', which is no idea"),
     ('ideas:\n  - {id: a, family: f, hypothesis: h, files: {policy.py: no.py}}', 'no such file'),
     ('ideas:\n  - {id: a, family: f, hypothesis: h, set: {x: 1}, sett: 1}', 'is not a known key')])

@@ -4,9 +4,9 @@ import importlib.util
 
 import pytest
 
+from enpire_agent.idea_library import load_ideas
 from enpire_agent.in_process_station import InProcessStation
 from enpire_agent.policy_session import policy_config
-from enpire_agent.researcher import load_ideas
 from enpire_bringup.station import load_station
 from enpire_bringup.task import load_task
 

@@ -1,0 +1,85 @@
+"""A recipe's train.py at work: recorded trials in, weights out.
+
+train.py defines `class Trainer: __init__(self, config)`, config as the policy gets it, and `train(self, trials)`, which
+returns values for weights.json beside it: numbers, texts, lists and dicts. trials: one dict a recorded trial, the oldest
+first, with `outcome`, `time` (n,) s, `tip` and `target` (n, 2) m, and for each object its pose (n, 3) m, m, rad.
+It runs confined as a policy does.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from enpire_agent.policy_session import policy_config
+from enpire_agent.trial_record import RESULT, RecordError, read_result, read_steps
+from enpire_bringup.configuration import ConfigurationError
+from enpire_bringup.program_process import ProgramFailure, ProgramProcess
+from enpire_bringup.task import Task
+
+TRAINER, WEIGHTS = 'train.py', 'weights.json'
+START_TIMEOUT = 20.0      # s of wall time
+TRAIN_TIMEOUT = 120.0     # s of wall time
+MOST_TRIALS = 80          # the newest; more would not go through the pipe at once
+LARGEST_WEIGHTS = 1 << 20    # bytes of JSON, for they are committed with the recipe
+
+
+class TrainingError(RuntimeError):
+    """train.py gave no weights; the message says why."""
+
+
+def train(recipe: Path | str, task: Task, trials: Path | str) -> str:
+    """The text of the weights.json that the recipe's train.py makes of the trials recorded in the folder `trials`.
+
+    Raises TrainingError.
+    """
+    recipe = Path(recipe)
+    examples = recorded_trials(trials, task)
+    if not examples:
+        raise TrainingError(f'{trials}: no trial is recorded there yet, so there is nothing to learn from')
+    try:
+        with ProgramProcess(recipe / TRAINER, 'Trainer', policy_config(recipe, task),
+                            start_timeout=START_TIMEOUT) as trainer:
+            weights = trainer.call('train', examples, timeout=TRAIN_TIMEOUT)
+    except (ProgramFailure, ConfigurationError, ValueError) as error:
+        raise TrainingError(f'{TRAINER}: {error}') from error
+    try:
+        text = json.dumps(weights, default=_plain, allow_nan=False) + '\n'
+    except (TypeError, ValueError) as error:
+        raise TrainingError(f'{TRAINER}: train() returned what {WEIGHTS} cannot hold ({error})') from error
+    if len(text) > LARGEST_WEIGHTS:
+        raise TrainingError(f'{TRAINER}: {len(text)} bytes of weights; at most {LARGEST_WEIGHTS}')
+    return text
+
+
+def recorded_trials(folder: Path | str, task: Task) -> list[dict]:
+    """The newest completed trials below `folder`, as train() gets them."""
+    examples = []
+    for file in sorted(Path(folder).glob(f'*/{RESULT}'))[-MOST_TRIALS:]:
+        try:
+            outcome, steps = read_result(file.parent)['outcome'], list(read_steps(file.parent))
+        except (ConfigurationError, RecordError, KeyError, ValueError):
+            continue        # a trial that ended before its policy began, or whose record is damaged
+        if steps:
+            examples.append(_example(outcome, steps, task))
+    return examples
+
+
+def _example(outcome: str, steps: list[dict], task: Task) -> dict:
+    objects = [name for name in task.observation if name in task.objects]
+    return {'outcome': outcome, 'time': _array([step['time'] for step in steps]),
+            'tip': _array([step['observation']['tip'] for step in steps]),
+            'target': _array([step['target'] for step in steps]),
+            **{name: _array([step['observation'][name]['pose'] for step in steps]) for name in objects}}
+
+
+def _array(values: list) -> np.ndarray:
+    return np.array(values, dtype=float)
+
+
+def _plain(value):
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    raise TypeError(f'{type(value).__name__}')
