@@ -15,6 +15,7 @@ from enpire_bringup.task import ActionSpace, Task
 
 START_TIMEOUT = 20.0     # s of wall time for importing policy.py and making the policy
 RESET_TIMEOUT = 10.0     # s of wall time for Policy.reset
+INTERRUPT_TIMEOUT = 0.5  # s of wall time that a policy which hangs gets to say where it is
 
 POLICY, HOLD_LATE, HOLD_MALFORMED = 'policy', 'hold_late', 'hold_malformed'
 
@@ -63,7 +64,7 @@ class PolicySession:
         try:
             self._process = ProgramProcess(Path(recipe_directory) / 'policy.py', 'Policy',
                                            policy_config(recipe_directory, task), log_file=log_file,
-                                           start_timeout=START_TIMEOUT)
+                                           output_is_limited=True, start_timeout=START_TIMEOUT)
         except (ProgramFailure, ValueError) as error:
             raise _failure(error) from error
 
@@ -71,6 +72,8 @@ class PolicySession:
         """Call the policy's `reset`. Raises PolicyFailure when it raises, hangs or dies."""
         try:
             self._process.call('reset', observation, timeout=RESET_TIMEOUT)
+        except ProgramTimeout as error:
+            raise PolicyFailure(str(error), self._process.interrupt(INTERRUPT_TIMEOUT)) from error
         except ProgramFailure as error:
             raise _failure(error) from error
 
@@ -106,7 +109,9 @@ class PolicySession:
         self.late_steps += 1
         self._bad_in_a_row += 1
         if self._bad_in_a_row >= self._max_bad_steps:
-            raise PolicyFailure(f'no valid action for {self._bad_in_a_row} steps in a row; last: {decision.reason}')
+            where = self._process.interrupt(INTERRUPT_TIMEOUT) if decision.source == HOLD_LATE else ''
+            raise PolicyFailure(f'no valid action for {self._bad_in_a_row} steps in a row; last: {decision.reason}',
+                                where)
 
     @property
     def confined(self) -> bool:

@@ -1,13 +1,15 @@
-"""Confines the calling process with Landlock: what it may read, write and reach. Standard library only.
+"""Confines the calling process: what it may read and write (Landlock), and call (seccomp). Standard library only.
 
-For programs in a child process (program_worker.py). Landlock is in the Linux kernel since 5.13 and needs no
-privilege; it holds for root, too, and for every process that the confined one starts. Reference: the kernel's
-Documentation/userspace-api/landlock.rst.
+For programs in a child process (program_worker.py). Landlock is in the Linux kernel since 5.13, seccomp filters since
+3.17; neither needs a privilege, both hold for root, too. Reference: the kernel's
+Documentation/userspace-api/landlock.rst and seccomp_filter.rst.
 """
 
 import ctypes
+import errno
 import glob
 import os
+import platform
 import struct
 import sys
 
@@ -23,6 +25,18 @@ _FILE = _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE | _IOCTL_DEV     # right
 _FILE_RIGHTS = ((1, (1 << 13) - 1), (2, 1 << 13), (3, _TRUNCATE), (5, _IOCTL_DEV))
 _ALL_TCP = 0b11             # bind and connect, version 4
 _ALL_SCOPES = 0b11          # abstract sockets of others, signals to others: version 6
+
+_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER = 22, 2
+_LOAD, _JUMP_EQUAL, _JUMP_SET, _RETURN = 0x20, 0x15, 0x45, 0x06         # instructions of the filter
+_ALLOW, _ERROR = 0x7FFF0000, 0x00050000
+_NUMBER, _ARCHITECTURE, _FIRST_ARGUMENT = 0, 4, 16                      # offsets in struct seccomp_data
+_CLONE_THREAD = 0x10000
+# machine -> (number of its architecture, numbers of its system calls)
+_SYSTEM_CALLS = {
+    'x86_64': (0xC000003E, {'clone': 56, 'fork': 57, 'vfork': 58, 'clone3': 435, 'socket': 41, 'prlimit64': 302,
+                            'io_uring_setup': 425}),
+    'aarch64': (0xC00000B7, {'clone': 220, 'clone3': 435, 'socket': 198, 'prlimit64': 261, 'io_uring_setup': 425}),
+}
 
 # Where programs and libraries live, and what libraries look into.
 _SYSTEM = ('/usr', '/bin', '/sbin', '/lib', '/lib32', '/lib64', '/opt', '/etc', '/proc', '/sys')
@@ -64,6 +78,44 @@ def confine(readable, writable) -> bool:
     _call(_RESTRICT_SELF, ctypes.c_int(ruleset), ctypes.c_uint32(0))
     os.close(ruleset)
     return True
+
+
+def refuse_system_calls() -> bool:
+    """Let this process, for good, start threads but no process, open no socket, and limit nobody but itself.
+
+    What it may not do fails with PermissionError. Returns False where the kernel or the machine cannot do that.
+    """
+    if platform.machine() not in _SYSTEM_CALLS:
+        return False
+    architecture, numbers = _SYSTEM_CALLS[platform.machine()]
+
+    def statement(code: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:
+        return struct.pack('=HBBI', code, if_true, if_false, value)
+
+    def refused(name: str, error: int = errno.EPERM) -> list[bytes]:
+        if name not in numbers:
+            return []
+        return [statement(_JUMP_EQUAL, numbers[name], 0, 1), statement(_RETURN, _ERROR | error)]
+
+    program = [statement(_LOAD, _ARCHITECTURE), statement(_JUMP_EQUAL, architecture, 1, 0),
+               statement(_RETURN, _ERROR | errno.EPERM),       # calls in another machine's manner
+               statement(_LOAD, _NUMBER), *refused('fork'), *refused('vfork'), *refused('socket', errno.EACCES),
+               # The C library then takes `clone`, whose arguments can be looked at; for the other, nobody needs it.
+               *refused('clone3', errno.ENOSYS), *refused('io_uring_setup', errno.ENOSYS),
+               statement(_JUMP_EQUAL, numbers['clone'], 0, 4), statement(_LOAD, _FIRST_ARGUMENT),
+               statement(_JUMP_SET, _CLONE_THREAD, 0, 1), statement(_RETURN, _ALLOW),
+               statement(_RETURN, _ERROR | errno.EPERM),
+               statement(_JUMP_EQUAL, numbers['prlimit64'], 0, 3), statement(_LOAD, _FIRST_ARGUMENT),
+               statement(_JUMP_EQUAL, 0, 1, 0), statement(_RETURN, _ERROR | errno.EPERM), statement(_RETURN, _ALLOW)]
+    if platform.machine() == 'x86_64':
+        # Numbers from 0x40000000 on are the same calls once more (x32).
+        program[4:4] = [statement(_JUMP_SET, 0x40000000, 0, 1), statement(_RETURN, _ERROR | errno.EPERM)]
+    code = ctypes.create_string_buffer(b''.join(program))
+    # struct sock_fprog: how many instructions, where they are
+    where = struct.pack('@HP', len(program), ctypes.addressof(code))
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    return libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.c_char_p(where), 0, 0) == 0
 
 
 def _allow(ruleset: int, path: str, rights: int) -> None:

@@ -76,11 +76,13 @@ class ProgramProcess:
     config: the constructor's only argument (plain values and numpy arrays).
     cwd: working folder of the program; default: the file's folder, which is also first on its sys.path.
     log_file: takes the program's stdout and stderr, at most 1 MB; default: they are dropped.
-    memory_limit: bytes of private memory.
+    output_is_limited: a program that prints more than the log takes is stopped (ProgramError); else that is dropped.
+    memory_limit: bytes of private and shared memory.
     start_timeout: s of wall time for loading the file and constructing the class.
 
     The program may read the system's libraries, what is on this process's sys.path and its own folder, and
-    write only a scratch folder of its own ($TMPDIR), which goes with it: see program_confinement.py.
+    write only a scratch folder of its own ($TMPDIR), which goes with it; it starts threads but no processes, and opens
+    no sockets: see program_confinement.py.
     `confined`: False where the kernel cannot do that.
     `constants`: upper-case plain values of module and class, e.g. {'USES_IMAGE': True}.
 
@@ -90,8 +92,8 @@ class ProgramProcess:
     """
 
     def __init__(self, file: str | Path, class_name: str, config: dict, *, cwd: str | Path | None = None,
-                 log_file: str | Path | None = None, memory_limit: int = DEFAULT_MEMORY,
-                 start_timeout: float = 10.0):
+                 log_file: str | Path | None = None, output_is_limited: bool = False,
+                 memory_limit: int = DEFAULT_MEMORY, start_timeout: float = 10.0):
         self.file = Path(file).resolve()
         self.class_name = class_name
         self.constants: dict[str, Any] = {}
@@ -106,7 +108,8 @@ class ProgramProcess:
         self._broken: ProgramFailure | None = None
         if not self.file.is_file():
             raise ProgramError(f'{self.file}: no such file')
-        self._spawn(cwd or self.file.parent, log_file, memory_limit)
+        self._spawn(cwd or self.file.parent, log_file, {'memory_limit': memory_limit,
+                                                        'output_is_limited': output_is_limited})
         try:
             self._send('__init__', (config,))
             started = self.answer(timeout=start_timeout)
@@ -115,7 +118,7 @@ class ProgramProcess:
             self.close()
             raise
 
-    def _spawn(self, cwd, log_file, memory_limit) -> None:
+    def _spawn(self, cwd, log_file, limits: dict) -> None:
         request_read, self._requests = os.pipe()
         self._answers, answer_write = os.pipe()
         life_read, self._life = os.pipe()
@@ -128,7 +131,7 @@ class ProgramProcess:
         if log_file:
             Path(log_file).parent.mkdir(parents=True, exist_ok=True)
         job = {'file': str(self.file), 'class': self.class_name, 'cwd': str(Path(cwd).resolve()),
-               'log': str(Path(log_file).resolve()) if log_file else '', 'memory_limit': memory_limit,
+               'log': str(Path(log_file).resolve()) if log_file else '', **limits,
                'path': _import_path(), 'temporary': tempfile.gettempdir(),
                'requests': request_read, 'answers': answer_write, 'life': life_read}
         inherited = (request_read, answer_write, life_read)
@@ -210,6 +213,23 @@ class ProgramProcess:
         """Forget the pending request; its answer is dropped when it comes."""
         with self._lock:
             self._dropped = self._asked is not None
+
+    def interrupt(self, timeout: float) -> str:
+        """Raise an exception where the program is, while it has not answered; its traceback.
+
+        Empty when it answered after all, or did not let itself be interrupted within `timeout` s.
+        """
+        with self._lock:
+            if not self._asked or self._life is None:
+                return ''
+            try:
+                os.write(self._life, b'!')
+                self.answer(timeout=timeout)
+            except ProgramError as error:
+                return error.traceback
+            except (ProgramFailure, OSError):
+                pass
+            return ''
 
     def _name(self, method: str) -> str:
         return f'{self.file.name}: {self.class_name}.{method}()'

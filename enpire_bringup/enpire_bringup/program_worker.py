@@ -1,9 +1,12 @@
 """What runs in the child process of `program_process.ProgramProcess`; started as a script, never imported.
 
-Two processes. The *guard* is trusted: it copies the program's output to a bounded log, and when the station
-closes the life pipe (or dies, which closes it too) or the program ends, it kills whatever the program
-started, however often that forked or changed its session. The *program* loads the Python file and answers
-calls. Neither knows ROS.
+Two processes. The *guard* is trusted: it copies the program's output to a bounded log, looks at what the program
+takes, and when the station closes the life pipe (or dies, which closes it too) or the program ends, it kills
+whatever the program started, however often that forked or changed its session. The *program* loads the Python
+file and answers calls. Neither knows ROS.
+
+A program that takes too much, or that the station wants stopped (a byte on the life pipe), gets a signal that raises
+`Stopped` in it: so its traceback says where it was. When that does not end it, the guard kills it.
 """
 
 import ctypes
@@ -17,7 +20,24 @@ import time
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
-MAX_LOG = 1 << 20      # bytes
+MAX_LOG = 1 << 20          # bytes
+MAX_SCRATCH = 256 << 20    # bytes in the scratch folder, and in one file
+MAX_SCRATCH_FILES = 10_000
+LOOK_PERIOD = 0.5          # s of wall time between two looks at what the program takes
+STOPPED_WITHIN = 1.0       # s of wall time that a program gets to end once it was stopped for what it took
+
+# Signals that stop the program -> what the exception says.
+STOPS = {
+    signal.SIGRTMIN + 1: 'the station stopped it: no answer in time',
+    signal.SIGRTMIN + 2: f'it printed more than {MAX_LOG >> 20} MB',
+    signal.SIGRTMIN + 3: 'it took more memory than it may',
+    signal.SIGRTMIN + 4: f'it wrote more than {MAX_SCRATCH >> 20} MB or {MAX_SCRATCH_FILES} files',
+}
+NO_ANSWER, PRINTED, MEMORY, WROTE = STOPS
+
+
+class Stopped(BaseException):
+    """Raised in the program where it is when it has to stop; no `except Exception` keeps it from that."""
 
 
 def main() -> None:
@@ -38,7 +58,7 @@ def main() -> None:
         run_program(job, guard, output_write)
     for fd in (job['requests'], job['answers'], output_write):
         os.close(fd)
-    status = watch(program, job['life'], output_read, wake_read, job['log'])
+    status = watch(program, job, output_read, wake_read)
     remove(job['scratch'])
     end_like(status)
 
@@ -49,27 +69,41 @@ def prctl(option: int, value: int) -> None:
 
 # ---- guard ----
 
-def watch(program: int, life: int, output: int, wake: int, log_file: str) -> int:
+def watch(program: int, job: dict, output: int, wake: int) -> int:
     """Until the program or the station ends; then kill what is left. Returns the program's wait status."""
-    log = Log(log_file)
+    log, life = Log(job['log']), job['life']
     poll = select.poll()
     for fd in (life, output, wake):
         poll.register(fd, select.POLLIN)
-    status = None
+    status, kill_at, look_at = None, None, 0.0
     while status is None:
-        for fd, _ in poll.poll():
+        events = poll.poll(1000 * LOOK_PERIOD)
+        stop = 0
+        for fd, _ in events:
             if fd == wake:
                 os.read(wake, 4096)
                 status = reap(program)
             elif fd == output:
                 data = os.read(output, 65536)
-                if data:
-                    log.write(data)
-                else:
+                if not data:
                     poll.unregister(output)
+                elif not log.write(data) and job['output_is_limited']:
+                    stop = PRINTED
             elif fd == life:
-                kill_descendants()
-                return reap(program) or signal.SIGKILL
+                if os.read(life, 1):
+                    os.kill(program, NO_ANSWER)
+                else:
+                    kill_descendants()
+                    return reap(program) or signal.SIGKILL
+        now = time.monotonic()
+        if now >= look_at:
+            look_at = now + LOOK_PERIOD
+            stop = stop or taken_too_much(program, job)
+        if stop and kill_at is None:
+            kill_at = now + STOPPED_WITHIN
+            os.kill(program, stop)
+        if kill_at is not None and now >= kill_at and status is None:
+            os.kill(program, signal.SIGKILL)
     kill_descendants()
     os.set_blocking(output, False)
     try:
@@ -78,6 +112,31 @@ def watch(program: int, life: int, output: int, wake: int, log_file: str) -> int
     except BlockingIOError:
         pass
     return status
+
+
+def taken_too_much(program: int, job: dict) -> int:
+    """The signal that stops a program which takes what no limit of the kernel keeps it from; 0: none.
+
+    RLIMIT_DATA does not count shared memory, RLIMIT_FSIZE not the number of files.
+    """
+    try:
+        with open(f'/proc/{program}/status', 'rb') as file:
+            fields = dict(line.split(b':', 1) for line in file if line.startswith((b'RssAnon', b'RssShmem')))
+    except OSError:
+        return 0
+    if sum(int(value.split()[0]) << 10 for value in fields.values()) > job['memory_limit']:
+        return MEMORY
+    size = files = 0
+    for place, _, names in os.walk(job['scratch']):
+        for name in names:
+            try:
+                size += os.lstat(os.path.join(place, name)).st_blocks * 512
+            except OSError:
+                pass
+        files += 1 + len(names)
+        if size > MAX_SCRATCH or files > MAX_SCRATCH_FILES:
+            return WROTE
+    return 0
 
 
 def make_scratch(parent: str) -> str:
@@ -117,9 +176,12 @@ class Log:
                 self._file.truncate(0)
             self._room = MAX_LOG - self._file.tell()
 
-    def write(self, data: bytes) -> None:
-        if not self._file or self._room <= 0:
-            return
+    def write(self, data: bytes) -> bool:
+        """False once there was more than the log takes."""
+        if not self._file:
+            return True
+        if self._room <= 0:
+            return False
         try:
             self._file.write(data[:self._room])
             self._room -= len(data)
@@ -127,6 +189,7 @@ class Log:
                 self._file.write(b'\n[more output was dropped: the log is full]\n')
         except OSError:
             self._file = None       # a full disk must not end the program
+        return True
 
 
 def reap(program: int):
@@ -205,6 +268,8 @@ def run_program(job: dict, guard: int, output: int) -> None:
     os.dup2(output, 1)
     os.dup2(output, 2)
     os.close(output)
+    for number, reason in STOPS.items():
+        signal.signal(number, lambda *_, reason=reason: raise_stopped(reason))
     limit(job)
     os.chdir(job['cwd'])
     os.environ['TMPDIR'] = os.environ['HOME'] = job['scratch']
@@ -225,12 +290,17 @@ def run_program(job: dict, guard: int, output: int) -> None:
             os._exit(code)
 
 
+def raise_stopped(reason: str) -> None:
+    raise Stopped(reason)
+
+
 def limit(job: dict) -> None:
     with open('/proc/loadavg') as file:
         tasks = int(file.read().split()[3].partition('/')[2])
     wanted = {
         resource.RLIMIT_CORE: 0,
         resource.RLIMIT_NOFILE: 256,
+        resource.RLIMIT_FSIZE: MAX_SCRATCH,
         # Counted for the user, not for this process (and not at all for root): room for 64 more threads.
         resource.RLIMIT_NPROC: tasks + 64,
         # Private writable memory; not RLIMIT_AS, since libraries such as torch reserve address space unused.
@@ -256,13 +326,14 @@ def _linked_packages(path: list) -> list:
 
 def serve(job: dict) -> None:
     """Load the program, then answer calls until the station closes the pipe."""
-    from enpire_bringup.program_confinement import confine
+    from enpire_bringup.program_confinement import confine, refuse_system_calls
     from enpire_bringup.program_frames import FrameError, FrameReader, encode
 
     # Before the program's first line: it may read its own folder and what it imports, and write to
     # its scratch folder.
     confined = confine([os.path.dirname(job['file']), job['cwd'], *job['path'], *_linked_packages(job['path'])],
                        [job['scratch']])
+    refuse_system_calls()
 
     def read() -> dict:
         while (frame := reader.next()) is None:

@@ -206,10 +206,20 @@ def test_a_policy_that_fails_is_a_policy_error_with_its_reason(tmp_path, task, c
     assert report.outcome == 'POLICY_ERROR' and said in report.reason
 
 
-def test_the_policys_traceback_is_kept(tmp_path, task):
-    report = _run(tmp_path, task, FakeStation(task), _policy(tmp_path, 'return 1 / 0'))
+@pytest.mark.parametrize('changes, where, said', [
+    ({'act': 'return 1 / 0'}, 'return 1 / 0', 'ZeroDivisionError'),
+    ({'act': 'time.sleep(60)'}, 'time.sleep(60)', 'the station stopped it: no answer in time'),
+    ({'act': 'while True: pass'}, 'while True: pass', 'the station stopped it: no answer in time'),
+    ({'act': 'os.fork(); return [0.3, 0.0]'}, 'os.fork()', 'PermissionError'),
+    ({'init': 'print("x" * 2_000_000); time.sleep(9)'}, 'in __init__', 'it printed more than 1 MB'),
+    ({'act': 'self.kept = bytearray(3 << 30); return [0.3, 0.0]'}, 'bytearray(3 << 30)', 'MemoryError'),
+])
+def test_a_policy_that_misbehaves_is_a_policy_error_with_its_traceback(tmp_path, task, changes, where, said):
+    report = _run(tmp_path, task, FakeStation(task), _policy(tmp_path, **changes))
     record = json.loads((report.request.directory / 'trial.json').read_text())
-    assert 'ZeroDivisionError' in record['traceback'] and 'in act' in record['traceback']
+    assert report.outcome == 'POLICY_ERROR'
+    assert where in record['traceback'] and said in record['traceback']
+    assert _run(tmp_path, task, FakeStation(task), _policy(tmp_path)).outcome == 'SUCCESS', 'the station goes on'
 
 
 @pytest.mark.parametrize('act', [
@@ -232,7 +242,8 @@ def test_a_policy_reaches_neither_ledger_nor_reward(tmp_path, task, act):
 
 def test_a_failed_reset_is_recorded_apart_and_the_policy_does_not_run(tmp_path, task):
     station = FakeStation(task)
-    slipped = {'success': False, 'reason': 'the T slipped', 'duration': 7.5, 'position_error': math.nan, 'yaw_error': 0.2}
+    slipped = {'success': False, 'reason': 'the T slipped', 'duration': 7.5, 'position_error': math.nan,
+               'yaw_error': 0.2}
     station.reset_report = ResetReport(False, 'could not grasp', 3, (slipped,) * 3, '/runs/resets/seen.png')
     report = _run(tmp_path, task, station, _policy(tmp_path))
     assert (report.outcome, report.reset_success, report.reset_attempts) == ('RESET_FAILED', False, 3)

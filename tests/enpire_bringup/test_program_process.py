@@ -1,6 +1,7 @@
 """Programs that nobody trusts, and the process that runs them."""
 
 import os
+import platform
 import sys
 import textwrap
 import time
@@ -8,6 +9,7 @@ import time
 import numpy as np
 import pytest
 
+from enpire_bringup import program_worker
 from enpire_bringup.program_confinement import landlock_version
 from enpire_bringup.program_frames import FrameError, FrameReader, encode
 from enpire_bringup.program_process import (
@@ -72,6 +74,31 @@ class Program:
                 time.sleep(100)
             pids.append(pid)
         return pids
+
+    def share(self, size):
+        """Memory that RLIMIT_DATA does not count."""
+        import mmap
+        shared = mmap.mmap(-1, size)
+        for start in range(0, size, 4096):
+            shared[start] = 1
+        time.sleep(20)
+
+    def litter(self):
+        for number in range(100_000):
+            open(os.path.join(os.environ['TMPDIR'], str(number)), 'w').close()
+        time.sleep(20)
+
+    def spawn(self):
+        import subprocess
+        subprocess.run(['/bin/true'])
+
+    def send_datagram(self):
+        import socket
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', ('127.0.0.1', 7400))
+
+    def limit_station(self, pid):
+        import resource
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (16, 16))
 
     def environment(self):
         return dict(os.environ)
@@ -294,7 +321,39 @@ def test_an_ended_program_stays_ended(program):
     assert not process.running
 
 
-def test_closing_ends_children_that_left_the_session(program):
+@pytest.fixture
+def forks_allowed(tmp_path, monkeypatch):
+    """As on a machine that cannot refuse system calls: what is left to do is done by the guard."""
+    script = tmp_path / 'worker.py'
+    script.write_text(textwrap.dedent(f'''
+        import sys
+        sys.path.insert(0, {os.path.dirname(program_worker.__file__)!r})
+        import program_worker
+        serve = program_worker.serve
+        def without_seccomp(job):
+            from enpire_bringup import program_confinement
+            program_confinement.refuse_system_calls = lambda: False
+            serve(job)
+        program_worker.serve = without_seccomp
+        program_worker.main()
+        '''))
+    monkeypatch.setattr(program_worker, '__file__', str(script))
+
+
+@pytest.mark.parametrize('method, arguments', [('fork', ()), ('spawn', ()), ('send_datagram', ()),
+                                               ('limit_station', (os.getpid(),))])
+def test_the_program_starts_no_process_opens_no_socket_and_limits_nobody(program, method, arguments):
+    if platform.machine() not in ('x86_64', 'aarch64'):
+        pytest.skip('system calls are not refused on this machine')
+    process = program()
+    with pytest.raises(ProgramError, match=rf'{method}\(\): PermissionError') as caught:
+        process.call(method, *arguments, timeout=2)
+    assert f'in {method}' in caught.value.traceback
+    assert process.call('echo', 1, timeout=1) == 1
+    assert len(children_of(process.pid)) == 1
+
+
+def test_closing_ends_children_that_left_the_session(forks_allowed, program):
     process = program()
     process.call('fork', timeout=2)
     # the program, three children, three of theirs
@@ -304,7 +363,7 @@ def test_closing_ends_children_that_left_the_session(program):
     assert until(lambda: not alive(below))
 
 
-def test_a_crash_ends_the_children_too(program):
+def test_a_crash_ends_the_children_too(forks_allowed, program):
     process = program()
     process.call('fork', timeout=2)
     assert until(lambda: len(children_of(process.pid)) == 7)
@@ -346,6 +405,33 @@ def test_a_program_that_prints_megabytes_fills_a_bounded_log(program, tmp_path):
     process.close()
     assert 900_000 < log.stat().st_size < 1_200_000
     assert b'more output was dropped' in log.read_bytes()[-100:]
+
+
+def test_a_program_whose_output_is_limited_is_stopped_where_it_prints_too_much(program, tmp_path):
+    process = program(log_file=tmp_path / 'logs' / 'program.log', output_is_limited=True)
+    with pytest.raises(ProgramError, match=r'loud\(\): Stopped: it printed more than 1 MB') as caught:
+        process.call('loud', timeout=10)
+    assert "print('x' * 1000)" in caught.value.traceback
+
+
+@pytest.mark.parametrize('method, arguments, said', [('share', (400 << 20,), 'it took more memory than it may'),
+                                                     ('litter', (), 'it wrote more than 256 MB or 10000 files')])
+def test_what_no_limit_of_the_kernel_counts_is_looked_at(program, method, arguments, said):
+    process = program(memory_limit=300 << 20)
+    with pytest.raises(ProgramError, match=rf'{method}\(\): Stopped: {said}'):
+        process.call(method, *arguments, timeout=15)
+
+
+def test_a_hanging_program_tells_where_it_hangs_when_it_is_interrupted(program):
+    process = program()
+    process.request('hang')
+    with pytest.raises(ProgramTimeout):
+        process.answer(timeout=0.05)
+    traceback = process.interrupt(timeout=2.0)
+    assert f'line {line_of("while True")}, in hang' in traceback or f'line {line_of("while True") + 1}' in traceback
+    assert 'no answer in time' in traceback
+    assert process.call('echo', 1, timeout=1) == 1
+    assert process.interrupt(timeout=0.1) == '', 'nothing is asked'
 
 
 def test_memory_is_bounded(program):
