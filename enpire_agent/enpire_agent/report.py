@@ -30,7 +30,7 @@ from enpire_agent.time_split import token_utilization
 from enpire_bringup.configuration import ConfigurationError
 from enpire_bringup.task import load_task
 
-MAX_PAGE_BYTES = 20_000_000
+MAX_PAGE_BYTES = 24_000_000
 _DIFFS_BUDGET = 4_000_000      # characters of diffs on the page
 _LINE_MARKUP = 28              # characters around a line of a diff
 _MAX_TEXT = 400                # characters of a hypothesis or reason
@@ -229,7 +229,7 @@ def _shown_trial(trial: ShownTrial) -> dict:
     what = f'{_recipe_name(trial.run, line)}, {line["outcome"]} after {line["duration"]:.1f} s{distance}'
     return {'title': trial.title, 'why': trial.why, 'outcome': line['outcome'],
             'what': f'{trial.run.name}, {what}, seed {line["seed"]}.', 'reason': _cut(line['reason']),
-            'pace': trial.pace if trial.video else '', 'media': trial.media, 'alt': f'{trial.title}: {what}',
+            'alt': f'{trial.title}: {what}', 'file': '' if trial.video else _shown(trial.file),
             'video': base64.b64encode(trial.video).decode(), 'strip': base64.b64encode(trial.strip).decode()}
 
 

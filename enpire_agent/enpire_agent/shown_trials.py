@@ -2,39 +2,32 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
-from contextlib import contextmanager
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Iterator, Sequence
+from typing import Sequence
 
 from enpire_agent.score import SUCCESS
 from enpire_agent.station_run import StationRun
-from enpire_agent.trial_record import RecordError, policy_start, read_frames
+from enpire_agent.trial_record import RecordError
+from enpire_agent.trial_video import video_of
 
-VIDEO = 'video.mp4'            # of a trial's folder
-MAX_VIDEO_BYTES = 2_000_000    # of a video on the page
-LEAD_IN = 0.5                  # s before the policy's first step; the reset is not shown
-VIDEO_RATE = 20.0              # frames a second: recorded at 10 Hz of ROS time, shown at twice the speed
-_MAX_FRAMES = 700
-_STRIP_PICTURES = 5
-_STRIP_WIDTH = 200             # pixels of a picture of the strip
+MAX_VIDEO_BYTES = 4_000_000    # of a video on the page: about a minute
+_STRIP_PICTURES, _STRIP_WIDTH, _STRIP_GAP = 5, 200, 4   # widths in pixels
 _TRIES = 8                     # trials whose records are missing are passed over
 _UNTOLD = ('RESET_FAILED', 'ABORTED', 'INVALID')   # say nothing about a recipe
 
 
 @dataclass(frozen=True)
 class ShownTrial:
-    """A trial with its ledger line. video: of `media` type, empty when it is too large; strip: PNG."""
+    """A trial with its ledger line. video: content of `file`, empty when too large; strip: PNG."""
 
     title: str
     why: str
     run: StationRun
     line: dict
+    file: Path
     video: bytes
-    media: str
-    pace: str
     strip: bytes
 
 
@@ -73,86 +66,34 @@ def _from_worst(trials: Sequence[tuple]) -> list[tuple]:
 
 
 def _shown(title: str, run: StationRun, line: dict, why: str) -> ShownTrial | None:
-    directory = run.directory / 'trials' / line['trial_id']
     try:
-        start = policy_start(directory) - LEAD_IN
-        frames = [frame.jpeg for frame in read_frames(directory) if frame.time >= start]
-        if not frames:
+        file = video_of(run.directory / 'trials' / line['trial_id'])
+        if file is None:
             return None
-        video, media, pace = _video(directory, frames)
-        return ShownTrial(title, why, run, line, video, media, pace, film_strip(frames))
-    except RecordError:
+        strip = film_strip(file)
+        video = file.read_bytes() if file.stat().st_size <= MAX_VIDEO_BYTES else b''
+    except (RecordError, OSError):
         return None
+    return ShownTrial(title, why, run, line, file, video, strip) if strip else None
 
 
-def _video(directory: Path, frames: Sequence[bytes]) -> tuple[bytes, str, str]:
-    """(video, media type, pace in words): what was recorded, where that is small enough, else made of the frames."""
-    skip = -(-len(frames) // _MAX_FRAMES)
-    video = encode_video(frames[::skip])
-    pace = f'at {2 * skip} times the real speed'
-    return (video if len(video) <= MAX_VIDEO_BYTES else b''), 'video/webm', pace
-
-
-def encode_video(frames: Sequence[bytes], rate: float = VIDEO_RATE) -> bytes:
-    """JPEG frames as a WebM video (VP8), which every browser plays; empty without frames.
-
-    Raises RecordError when OpenCV cannot encode it.
-    """
-    import cv2
-
-    images = list(_images(frames))
-    if not images:
-        return b''
-    height, width = (size - size % 2 for size in images[0].shape[:2])
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / 'video.webm'
-        with _quiet():
-            writer = cv2.VideoWriter(str(file), cv2.VideoWriter_fourcc(*'VP80'), rate, (width, height))
-        if not writer.isOpened():
-            raise RecordError('this OpenCV cannot write WebM (VP8) video')
-        for image in images:
-            writer.write(image[:height, :width])
-        writer.release()
-        return file.read_bytes()
-
-
-def film_strip(frames: Sequence[bytes]) -> bytes:
-    """Pictures from the first to the last frame (JPEG) side by side, as PNG; empty without frames."""
+def film_strip(video: Path) -> bytes:
+    """Pictures of a video from its first to its last frame side by side, as PNG; empty when it cannot be read."""
     import cv2
     import numpy as np
 
-    if not frames:
-        return b''
-    chosen = [frames[round(k * (len(frames) - 1) / (_STRIP_PICTURES - 1))] for k in range(_STRIP_PICTURES)]
+    reader = cv2.VideoCapture(str(video), cv2.CAP_FFMPEG)
+    count = int(reader.get(cv2.CAP_PROP_FRAME_COUNT))
+    wanted = Counter(round(k * (count - 1) / (_STRIP_PICTURES - 1)) for k in range(_STRIP_PICTURES))
     pictures = []
-    for image in _images(chosen):
-        height = round(image.shape[0] * _STRIP_WIDTH / image.shape[1])
-        pictures.append(cv2.resize(image, (_STRIP_WIDTH, height), interpolation=cv2.INTER_AREA))
-        pictures.append(np.full((height, 4, 3), 255, np.uint8))
+    for number in range(count):
+        there, image = reader.read()
+        if not there:
+            break
+        for _ in range(wanted[number]):
+            height = round(image.shape[0] * _STRIP_WIDTH / image.shape[1])
+            pictures += [cv2.resize(image, (_STRIP_WIDTH, height), interpolation=cv2.INTER_AREA),
+                         np.full((height, _STRIP_GAP, 3), 255, np.uint8)]
+    reader.release()
     ok, data = cv2.imencode('.png', np.hstack(pictures[:-1])) if pictures else (False, b'')
     return data.tobytes() if ok else b''
-
-
-def _images(frames: Sequence[bytes]) -> Iterator:
-    """Decoded frames (height, width, 3) bgr; those that are no pictures are left out."""
-    import cv2
-    import numpy as np
-
-    for frame in frames:
-        image = cv2.imdecode(np.frombuffer(frame, np.uint8), cv2.IMREAD_COLOR)
-        if image is not None:
-            yield image
-
-
-@contextmanager
-def _quiet():
-    """Keep the terminal free of OpenCV's remark that WebM has no tag for VP8, which it then writes all the same."""
-    terminal = os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(terminal, 2)
-        os.close(terminal)
-        os.close(nowhere)

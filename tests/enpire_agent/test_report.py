@@ -132,7 +132,7 @@ def test_best_and_worst_trial_are_shown_as_video_and_as_pictures(two_stations):
     videos, pictures = page.all('video'), page.all('img')
     assert len(videos) == len(pictures) == 2
     for title, line, video, picture in zip(('Best trial', 'Worst trial'), (best, worst), videos, pictures):
-        assert video['src'].startswith('data:video/') and picture['src'].startswith('data:image/png')
+        assert video['src'].startswith('data:video/mp4') and picture['src'].startswith('data:image/png')
         for text in (video['aria-label'], picture['alt']):
             assert text.startswith(title) and f'{line["outcome"]} after {line["duration"]:.1f} s' in text
         assert (directory / 'report' / f'{title.lower().replace(" ", "_")}.png').read_bytes().startswith(b'\x89PNG')
