@@ -7,14 +7,14 @@ from collections import Counter
 from typing import Sequence
 
 from enpire_agent.campaign_state import CampaignState, Iteration
-from enpire_agent.drawing import Drawing, text_width
+from enpire_agent.drawing import Drawing, shortened, text_width
 from enpire_agent.score import success_interval
 from enpire_agent.station_run import StationRun, decision, percent
 
 NARROW = 600            # pixels; below this a drawing is for a phone
 OUTCOMES = ('SUCCESS', 'FAILURE', 'TIMEOUT', 'SAFETY_STOP', 'POLICY_ERROR', 'RESET_FAILED', 'ABORTED', 'INVALID')
 KINDS = ('baseline', 'search', 'gate', 'manual')
-KIND_NAMES = {'baseline': 'starting recipe', 'search': 'search', 'gate': 'best recipe', 'manual': 'by hand'}
+KIND_NAMES = {'baseline': 'starting recipe', 'search': 'search', 'gate': 'gate', 'manual': 'by hand'}
 _MARKS = {'kept': ('circle', 'kept'), 'adopted': ('diamond', 'adopted'), 'reverted': ('cross', 'reverted'),
           'running': ('ring', 'running')}
 
@@ -224,11 +224,11 @@ def _share_bars(drawing: Drawing, bars: Sequence[tuple], top: float, grouped: bo
             y += 24
         group_before = group
         if narrow:
-            drawing.text(4, y + 12, name, 'ink', 12)
+            drawing.text(4, y + 12, shortened(name, drawing.width - note_width - 12, 12), 'ink', 12)
             drawing.text(drawing.width - 4, y + 12, note, 'ink', 12, anchor='end')
             y += 18
         else:
-            drawing.text(x0 - 12, y + 16, name, 'ink', 12, anchor='end')
+            drawing.text(x0 - 12, y + 16, shortened(name, label_width - 12, 12), 'ink', 12, anchor='end')
             drawing.text(x1 + 12, y + 16, note, 'ink', 12)
         _share_bar(drawing, x0, y, x1 - x0, 24, parts)
         y += 32

@@ -236,10 +236,10 @@ def _shown_trial(trial: ShownTrial) -> dict:
 def _recipe_name(run: StationRun, line: dict) -> str:
     if line['kind'] == 'baseline':
         return 'starting recipe'
-    if line['kind'] == 'gate':
-        return 'best recipe on a fresh seed'
-    number = next((i.number for i in run.state.iterations if line['trial_id'] in i.trial_ids), None)
-    return f'iteration {number}' if number else f'{line["kind"]} trial'
+    number = next((i.number for i in run.state.iterations
+                   if line['trial_id'] in i.trial_ids or line['recipe'] in (i.commit, i.recipe)), None)
+    name = f'recipe of iteration {number}' if number else f'{line["kind"]} trial'
+    return f'{name} at the gate' if line['kind'] == 'gate' else name
 
 
 def _strips(runs: Sequence[StationRun]) -> list[dict]:

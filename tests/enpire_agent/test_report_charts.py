@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 
 import numpy as np
@@ -140,6 +141,15 @@ def test_nothing_reaches_beyond_the_drawing(runs, chart, width):
         assert 0 <= x and x + wide <= width and 0 <= y and y + high <= drawing.height
     for points, *_ in shapes(drawing, 'marks'):
         assert all(0 <= x <= width and 0 <= y <= drawing.height for x, y in points)
+
+
+def test_a_long_name_of_a_station_keeps_to_its_room(runs):
+    long = [dataclasses.replace(runs[0], name='laboratory_in_the_basement_station_12')]
+    for width in (880, 360):
+        drawing = utilization_bars(long, width)
+        assert all(x - text_width(text, size) * (anchor == 'end') >= 0
+                   for x, _, text, _, size, anchor, _ in shapes(drawing, 'text'))
+        assert 'laboratory_in_the_basement_station_12' in drawing.description
 
 
 def test_three_hundred_iterations_give_a_small_drawing(tmp_path):
