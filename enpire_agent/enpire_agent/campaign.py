@@ -51,13 +51,15 @@ class Campaign:
 
     run_trial(kind, seed, cancelled): one trial of the recipe in the work tree; it is in the ledger when this
     returns. peers: recipes that peers announced so far. current_env_hash: SHA-256 of the environment as it is on
-    disk now. hold: why nothing may begin at the moment.
+    disk now. hold: why nothing may begin at the moment. await_station(cancelled): waits, with a bound, until the
+    station can run a trial; returns what is missing, or ''.
     """
 
     def __init__(self, directory: Path | str, settings: CampaignSettings, *, repository: RecipeRepository,
                  researcher: Researcher, run_trial: RunTrial, listener: Listener,
                  peers: Callable[[], Sequence[PeerRecipe]] = tuple,
-                 current_env_hash: Callable[[], str] | None = None, hold: StationHold | None = None):
+                 current_env_hash: Callable[[], str] | None = None, hold: StationHold | None = None,
+                 await_station: Callable[[Callable[[], bool]], str] = lambda cancelled: ''):
         """Raises ConfigurationError when the folder holds a campaign of another environment or task."""
         self.directory = Path(directory)
         self._repository = repository
@@ -74,7 +76,7 @@ class Campaign:
         self._trials = CampaignTrials(
             self.state, Ledger(self.directory / 'ledger.jsonl'), self.time_split, run_trial=run_trial,
             hold=self._hold, listener=listener, save=self._save,
-            current_env_hash=current_env_hash or (lambda: settings.env_hash))
+            current_env_hash=current_env_hash or (lambda: settings.env_hash), await_station=await_station)
         self._budget = CampaignBudget(self.state, lambda: self.elapsed, lambda: self._trials.usual_time)
 
     # --- control and looks, from any thread ---

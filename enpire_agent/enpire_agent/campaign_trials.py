@@ -39,12 +39,13 @@ class Listener(Protocol):
 class CampaignTrials:
     """Runs trials of the recipe in the work tree, looks known ones up in the ledger, and waits while held.
 
-    save: writes the campaign's state; called after every trial.
+    save: writes the campaign's state; called after every trial. await_station(cancelled): waits until the station can
+    run a trial and returns '', or why it cannot.
     """
 
     def __init__(self, state: CampaignState, ledger: Ledger, time_split: TimeSplit, *, run_trial: RunTrial,
                  hold: StationHold, listener: Listener, save: Callable[[], None],
-                 current_env_hash: Callable[[], str]):
+                 current_env_hash: Callable[[], str], await_station: Callable[[Callable[[], bool]], str]):
         self._state = state
         self._ledger = ledger
         self._time = time_split
@@ -53,6 +54,8 @@ class CampaignTrials:
         self._listener = listener
         self._save = save
         self._current_env_hash = current_env_hash
+        self._await_station = await_station
+        self._doubtful = True        # whether the station may not be able to run a trial
         self._stopping = threading.Event()
         self._reset_failures = 0
         # A trial may have been entered after the last state was written: the ledger is right.
@@ -130,14 +133,25 @@ class CampaignTrials:
                 f'the environment changed under the campaign: it started with {before[:12]}..., now it is '
                 f'{now[:12]}...; restore task, scene, reward, reset and station files, or start a new campaign')
 
+    def _make_sure_of_station(self) -> None:
+        """After a trial that the recipe did not end: what was killed gets the time to come back."""
+        while self._doubtful:
+            missing = self._await_station(self._stopping.is_set)
+            self._doubtful = bool(missing)
+            if missing:
+                self._hold.set(f'the station cannot run a trial: {missing}; see ./enpire status')
+            self.checkpoint()
+
     def _trial(self, kind: str, seed: int) -> TrialOutcome:
         self.checkpoint()
+        self._make_sure_of_station()
         with self._time.during(RUNNING):
             trial = self._run_trial(kind, seed, self._stopping.is_set)
         state = self._state
         state.trials += 1
         state.successes += trial.success
         self._recent.append(trial.wall_duration)
+        self._doubtful = trial.outcome in SAYS_NOTHING
         if trial.outcome == 'INVALID':
             raise CampaignError(f'trial {trial.trial_id} is INVALID: {trial.reason}')
         if self._stopping.is_set():
@@ -145,6 +159,5 @@ class CampaignTrials:
             raise CampaignStopped('stopped during a trial')
         self._reset_failures = self._reset_failures + 1 if trial.outcome == 'RESET_FAILED' else 0
         if self._reset_failures >= RESET_FAILURES_TO_HOLD:
-            self._hold.set(f'{self._reset_failures} resets failed one after the other ({trial.reason}); look at the '
-                           f'station, then `enpire resume`')
+            self._hold.set(f'{self._reset_failures} resets failed one after the other ({trial.reason})')
         return trial

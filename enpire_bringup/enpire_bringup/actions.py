@@ -31,6 +31,10 @@ class RemoteCallError(RuntimeError):
     """An action or service did not answer as expected; the message names it and what was waited for."""
 
 
+class RemoteCallRejected(RemoteCallError):
+    """The action's server does not take the goal, as a rule because another one runs."""
+
+
 class RemoteCallCancelled(RemoteCallError):
     """The caller's own `cancelled` said stop."""
 
@@ -196,7 +200,7 @@ def call_action(node: Node, client: ActionClient, goal, *, timeout: float,
     For worker threads only; the node's executor has to spin in another thread. A goal that was aborted returns
     its result, too: look at its `success` or `error_code`. `feedback` gets each feedback message (in the
     executor's thread); `cancelled` is asked a few times a second.
-    Raises RemoteCallError when the server is absent, rejects the goal or does not answer in time, and
+    Raises RemoteCallError when the server is absent or does not answer in time, RemoteCallRejected, and
     RemoteCallCancelled when `cancelled` returned true; in both cases a goal already sent is cancelled.
     """
     name = f'action {_resolved(node, client._action_name)}'
@@ -227,7 +231,7 @@ def call_action(node: Node, client: ActionClient, goal, *, timeout: float,
     if handle.accepted and response.status == GoalStatus.STATUS_UNKNOWN:
         raise RemoteCallError(f'{name}: its server was started anew and no longer knows the goal')
     if not handle.accepted and (not repeated or response.status == GoalStatus.STATUS_UNKNOWN):
-        raise RemoteCallError(f'{name}: the goal was rejected; the log of its server says why')
+        raise RemoteCallRejected(f'{name}: the goal was rejected; the log of its server says why')
     return response.result
 
 

@@ -255,13 +255,34 @@ def test_three_failed_resets_hold_the_station_until_resume(make_campaign):
     assert campaign.state.baseline.outcomes['RESET_FAILED'] == 3
 
 
+def test_after_a_trial_that_was_cut_off_the_station_is_waited_for(make_campaign):
+    campaign, world, _ = make_campaign(max_iterations=1)
+    world.forced = {3: 'ABORTED'}
+    campaign.run()
+    assert world.waited_before == [1, 4]
+
+
+def test_a_station_that_does_not_come_back_is_held_with_what_is_missing(make_campaign):
+    campaign, world, _ = make_campaign(max_iterations=1)
+    world.forced, world.missing = {2: 'ABORTED'}, ['', 'no verdicts', '']
+    thread = threading.Thread(target=campaign.run, daemon=True)
+    thread.start()
+    deadline = time.monotonic() + 10
+    while not campaign.holding and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert 'no verdicts' in campaign.hold_reason and world.count == 2
+    campaign.resume()
+    thread.join(30)
+    assert campaign.state.finished and campaign.state.time_split['held'] > 0
+
+
 def test_a_failed_reset_in_the_search_is_tried_again_but_never_vanishes(make_campaign):
     campaign, world, _ = make_campaign(max_iterations=1)
-    world.forced = {23: 'RESET_FAILED'}
+    world.forced = {21: 'RESET_FAILED'}
     state = campaign.run()
     lines = world.ledger.verify()
-    assert lines[22]['outcome'] == 'RESET_FAILED'
-    assert lines[23]['seed'] == lines[22]['seed']
+    assert lines[20]['outcome'] == 'RESET_FAILED'
+    assert lines[21]['seed'] == lines[20]['seed']
     assert state.trials == len(lines)
 
 
