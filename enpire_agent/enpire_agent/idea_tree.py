@@ -161,7 +161,7 @@ def _draw_marks(drawing: Drawing, layout: _Layout, run: StationRun, nodes: list[
         i = node.iteration
         shape, color, size = {'kept': ('circle', 'kept', 19), 'adopted': ('diamond', 'adopted', 19),
                               'reverted': ('cross', 'reverted', 10), 'running': ('ring', 'running', 12)}[name]
-        drawing.mark(x, y, shape, color, size if roomy or name == 'reverted' else min(size, 12),
+        drawing.mark(x, y, shape, color, size if roomy or name == 'reverted' else min(size, 8 if dense else 12),
                      link=f'#{run.row(i)}', tip=f'#{i.number} {name}, {i.successes} of {i.trials}: '
                                                 f'{i.hypothesis[:160]}')
         if roomy and name in ('kept', 'adopted'):
