@@ -51,8 +51,10 @@ def add_verbs(verbs) -> None:
 
     ledger = verbs.add_parser('ledger', help='look at a ledger')
     kinds = ledger.add_subparsers(title='what to do', metavar='WHAT', required=True)
-    verify = kinds.add_parser('verify', help='walk the chain; names the first line that was changed')
-    _add_ledger_options(verify)
+    verify = kinds.add_parser('verify', help='walk the chain and look for trials that it lacks; names the first line '
+                                             'that was changed')
+    add_campaign_option(verify)
+    verify.add_argument('--station', default='', help="default: all of the campaign's")
     verify.set_defaults(run=run_ledger_verify)
 
     report = verbs.add_parser('report', help="write a campaign's page")
@@ -220,23 +222,25 @@ def campaign_directory(name: str) -> Path:
     return runs / known[0]
 
 
-def _ledger(options):
+def _ledgers(options) -> list:
+    """The ledgers of a campaign, or of the station that was asked for."""
     from enpire_agent.ledger import Ledger
     from enpire_bringup.configuration import ConfigurationError
 
     directory = campaign_directory(options.campaign)
-    stations = sorted(file.parent.name for file in directory.glob('*/ledger.jsonl'))
-    station = options.station or (stations[0] if stations else '')
-    if station not in stations:
-        raise ConfigurationError(f"no ledger of station '{station}' in {directory}; stations with one: "
+    # A station with trials and no ledger is one as well: that of a ledger that is gone.
+    stations = sorted({file.parent.name for what in ('ledger.jsonl', 'trials') for file in directory.glob(f'*/{what}')})
+    if not stations or options.station and options.station not in stations:
+        raise ConfigurationError(f"no ledger of station '{options.station}' in {directory}; stations with one: "
                                  + (', '.join(stations) or 'none'))
-    return Ledger(directory / station / 'ledger.jsonl')
+    return [Ledger(directory / station / 'ledger.jsonl') for station in stations
+            if options.station in ('', station)]
 
 
 def run_score(options) -> int:
     from enpire_agent.score import score
 
-    ledger = _ledger(options)
+    ledger = _ledgers(options)[0]
     entries = [entry for entry in ledger.verify()
                if (not options.kind or entry['kind'] == options.kind)
                and entry['recipe'].removeprefix('sha256:').startswith(options.recipe.removeprefix('sha256:'))
@@ -264,10 +268,23 @@ def run_score(options) -> int:
 
 
 def run_ledger_verify(options) -> int:
-    ledger = _ledger(options)
-    lines = ledger.verify()
-    print(f'{ledger.file}: {len(lines)} lines, chain intact')
-    return 0
+    from enpire_agent.abandoned_trials import unentered_trials
+
+    removed = 0
+    for ledger in _ledgers(options):
+        there = ledger.file.exists()
+        print(f'{ledger.file}: ' + (f'{len(ledger.verify())} lines, chain intact' if there else 'no ledger'))
+        for trial in unentered_trials(ledger.file.parent):
+            if trial.running:
+                print(f'        {trial.directory.name} runs now')
+            elif trial.completed:
+                removed += 1
+                print(f'        {trial.directory.name} was completed and has no line: either the runner ended in that '
+                      f'instant, or lines were removed from the end')
+            else:
+                print(f'        {trial.directory.name} was interrupted; it is entered as ABORTED when the station '
+                      f'starts')
+    return 1 if removed else 0
 
 
 def run_report(options) -> int:

@@ -395,8 +395,8 @@ class Trial:
         now = self._station.env_hash()
         if now != self.request.env_hash:
             raise TrialEnd(INVALID, f'the environment was changed {when}: {self.request.env_hash[:12]}... at the '
-                                    f'start of the station, {now[:12]}... now; restore task, scene, reward, reset and '
-                                    f'station files or start the station anew')
+                                    f'start of the station, {now[:12]}... now; restore task, scene, reward, reset, '
+                                    f'station files and scorer or start the station anew')
 
     def _check_environment_at_end(self) -> None:
         if self.report.outcome == INVALID:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from importlib.util import find_spec
 from pathlib import Path
 
 from enpire_bringup.robot_description import description_files
@@ -11,7 +12,7 @@ from enpire_bringup.task import Task
 
 
 def environment_files(task: Task, station: Station) -> dict[str, Path]:
-    """Name in the hash -> file: task, scene, reward, reset, station with everything that describes its arms.
+    """Name in the hash -> file: task, scene, reward, reset, station with everything that describes its arms, scorer.
 
     The recipe is not part of it: it is what research changes.
     """
@@ -27,7 +28,21 @@ def environment_files(task: Task, station: Station) -> dict[str, Path]:
     for arm in station.arms.values():
         if arm.model is not None:
             files[f'model/{arm.name}'] = arm.model
-    return files
+    return files | scoring_files()
+
+
+def scoring_files() -> dict[str, Path]:
+    """Name in the hash -> file: what makes a verdict of a reward program's findings, and a score of verdicts."""
+    verdict, scorer = package_folder('enpire_reward'), package_folder('enpire_agent')
+    files = {f'verdict/{file.relative_to(verdict).as_posix()}': file for file in verdict.rglob('*.py')
+             if not file.name.startswith('bench_')} if verdict else {}
+    return files | ({'scorer/score.py': scorer / 'score.py'} if scorer else {})
+
+
+def package_folder(name: str) -> Path | None:
+    """Where a Python package lies, None where it is not installed; it is not imported."""
+    spec = find_spec(name)
+    return Path(spec.origin).parent if spec and spec.origin else None
 
 
 def environment_hash(task: Task, station: Station) -> str:

@@ -44,6 +44,23 @@ def test_ledger_verify_names_the_first_bad_line(campaign, capsys):
     assert main(['score']) == 2, 'a broken ledger has no score'
 
 
+def test_ledger_verify_tells_of_trials_that_the_ledger_lacks(campaign, capsys):
+    ledger = campaign[1].ledger
+    folder = ledger.file.parent / 'trials'
+    for name, files in (('cut_off', ['started.json']), ('removed', ['started.json', 'trial.json'])):
+        (folder / name).mkdir(parents=True)
+        for file in files:
+            (folder / name / file).write_text('{}')
+        code = main(['ledger', 'verify', 'c'])
+        out = capsys.readouterr().out
+        assert 'cut_off was interrupted; it is entered as ABORTED when the station starts' in out
+        removed = name == 'removed'
+        assert (code, 'removed was completed and has no line' in out) == (int(removed), removed)
+    ledger.file.unlink()
+    assert main(['ledger', 'verify', 'c']) == 1
+    assert 'no ledger' in capsys.readouterr().out
+
+
 def test_report_prints_where_the_page_is(campaign, capsys):
     assert main(['report']) == 0
     path = capsys.readouterr().out.strip()

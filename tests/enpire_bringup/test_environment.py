@@ -1,0 +1,41 @@
+"""What decides what a score means is in one hash."""
+
+import shutil
+
+import pytest
+
+from enpire_bringup import environment
+from enpire_bringup.environment import environment_files, environment_hash, package_folder
+from enpire_bringup.paths import share_directory
+from enpire_bringup.station import load_station
+from enpire_bringup.task import load_task
+
+
+@pytest.fixture
+def copied(tmp_path, monkeypatch):
+    """Task and scoring code as copies that may be changed; (task, station, folder of the copies)."""
+    shutil.copytree(share_directory() / 'tasks' / 'push_t', tmp_path / 'push_t')
+    for name in ('enpire_reward', 'enpire_agent'):
+        shutil.copytree(package_folder(name), tmp_path / name, ignore=shutil.ignore_patterns('__pycache__'))
+    monkeypatch.setattr(environment, 'package_folder', lambda name: tmp_path / name)
+    return load_task(tmp_path / 'push_t'), load_station('yam_bimanual_sim'), tmp_path
+
+
+@pytest.mark.parametrize('file', [
+    'push_t/task.yaml', 'push_t/scene.xml', 'push_t/reward.py', 'push_t/reset.py', 'enpire_agent/score.py',
+    'enpire_reward/judge.py', 'enpire_reward/toolkit/stillness.py'])
+def test_whoever_tampers_with_task_reward_or_scorer_changes_the_hash(copied, file):
+    task, station, folder = copied
+    before = environment_hash(task, station)
+    assert environment_hash(task, station) == before
+    (folder / file).write_text((folder / file).read_text() + '\n# kinder\n')
+    assert environment_hash(task, station) != before
+
+
+def test_the_recipe_and_the_ideas_are_free_to_change(copied):
+    task, station, folder = copied
+    before = environment_hash(task, station)
+    (folder / 'push_t' / 'recipe' / 'policy.py').write_text('# better')
+    assert environment_hash(task, station) == before
+    assert not any('recipe' in str(file.relative_to(folder)) for file in environment_files(task, station).values()
+                   if folder in file.parents and 'push_t' in file.parts)
