@@ -21,8 +21,7 @@ SECOND = 1_000_000_000
 def slowed_to(trajectory: JointTrajectory, tips: np.ndarray, speed: float) -> JointTrajectory:
     """The same way, no faster than `speed` (m/s) for the tool, whose positions (m, 3) along it are `tips`."""
     speeds = np.linalg.norm(np.diff(tips, axis=0), axis=1) / np.diff(trajectory.times, prepend=0.0)[1:]
-    factor = max(1.0, float(speeds.max(initial=0.0)) / speed)
-    return JointTrajectory(trajectory.times * factor, trajectory.positions, trajectory.velocities / factor)
+    return trajectory.slowed(max(1.0, float(speeds.max(initial=0.0)) / speed))
 
 
 class ContactMove:

@@ -45,6 +45,8 @@ PLANNED = 0.010            # m kept from everything but the table while planning
 CHECKED = 0.005            # m kept when the timed motion is looked at again: rounded corners come nearer
 SELF = 0.005               # m between links of one arm: their shapes are larger than they are
 PRESSED = 0.03             # m that a contact-stop move may go into a box that it is to touch
+BOBBING = 0.015            # m from the edge of the workspace within which a move is slow: quick ones bob by 9 mm
+AT_EDGE = 2.5              # times as long on its way then
 EDGE = 0.001               # m kept from the edge of the workspace while planning
 START_SLACK = 0.0005       # m nearer than at its start that a motion may come which begins too near
 CHECK_STEP = 0.010         # m that any point of the arm moves between two looks: no more than twice CHECKED
@@ -303,7 +305,15 @@ class MotionPlanner:
                      np.array(limits.workspace_high) - inset)
 
     def _plan(self, trajectory: JointTrajectory, planner: str) -> Plan:
-        return Plan(trajectory, np.array([self._kinematics.tip(q) for q in trajectory.positions]), planner)
+        tips = np.array([self._kinematics.tip(q) for q in trajectory.positions])
+        if self._room(tips) < BOBBING:
+            trajectory = trajectory.slowed(AT_EDGE)
+        return Plan(trajectory, tips, planner)
+
+    def _room(self, tips: np.ndarray) -> float:
+        """m from the tool's positions (m, 3) to the sides and the top of the workspace; work is done at its bottom."""
+        limits = self._guard.limits
+        return float(min((tips[:, :2] - limits.workspace_low[:2]).min(), (limits.workspace_high - tips).min()))
 
 
 class _Look:

@@ -58,6 +58,16 @@ def test_half_speed_takes_longer(planner):
     assert slow > 1.5 * fast
 
 
+def test_move_to_the_edge_of_the_workspace_is_slow(station, planner, kinematics):
+    def pose(room):
+        return tool_down(station.safety.workspace_low[0] + room, -0.18, 0.1, -0.5)
+
+    start = kinematics.ik(pose(0.02), HOME)
+    for plan in (lambda room: planner.to_pose(HOME, pose(room), 1.0),
+                 lambda room: planner.line_to(start, pose(room), 1.0)):
+        assert plan(0.006).trajectory.duration > 2.0 * plan(0.034).trajectory.duration
+
+
 def test_straight_line_is_straight_and_turns_evenly(planner, kinematics):
     begin, end = np.array([0.3, 0.1, 0.1]), np.array([0.3, -0.1, 0.04])
     start = kinematics.ik(tool_down(*begin, 0.5), HOME)
