@@ -128,6 +128,14 @@ def test_a_long_hypothesis_is_whole_in_the_message_and_short_in_its_first_line(r
     assert repository.iteration_commit(1) == ''
 
 
+def test_a_hypothesis_in_odd_words_is_taken_for_nothing_else(repository):
+    first = repository.commit('Plain', {'Iteration': 1})
+    second = repository.commit('Iteration: 1', {'Iteration': 2})
+    third = repository.commit('# -x --amend', {'Iteration': 3, 'Reason': 'Iteration: 1\nIteration: 1'})
+    assert [repository.iteration_commit(number) for number in (1, 2, 3, 4)] == [first, second, third, '']
+    assert repository.message(third).startswith('# -x --amend\n')
+
+
 def test_an_edit_that_changed_nothing_can_be_reverted(repository):
     commit = repository.commit('Out of bounds', {'Iteration': 1, 'Decision': 'revert'})
     repository.revert(commit)
