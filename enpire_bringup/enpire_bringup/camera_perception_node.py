@@ -12,16 +12,17 @@ import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.clock import Clock, ClockType
 from rclpy.parameter import Parameter
-from sensor_msgs.msg import CameraInfo, Image, JointState
+from sensor_msgs.msg import CameraInfo, Image
 
 from enpire_bringup.configuration import ConfigurationError
 from enpire_bringup.image_messages import ImageMessageError, fill_image, read_image
 from enpire_bringup.image_watch import FrameGate, FrozenPictureWatch, HandMotion
+from enpire_bringup.joint_state_history import JointStateMailbox
 from enpire_bringup.node_group import run_single
 from enpire_bringup.object_tracking import ImageError, Look, ObjectTracker
 from enpire_bringup.planar_pose import PlanarPose
 from enpire_bringup.pose_overlay import draw_look
-from enpire_bringup.serialized_messages import JointStateReader, stamp_of
+from enpire_bringup.serialized_messages import JointStateReader
 from enpire_bringup.silence_watch import SilenceWatch, WorldWatch
 from enpire_bringup.station import Camera
 from enpire_bringup.station_node import HISTORY_QOS, IMAGE_QOS, STATE_QOS, StationNode
@@ -41,14 +42,12 @@ class CameraPerception(StationNode):
         self._poses = self.create_publisher(ObjectPose, 'object_poses', STATE_QOS)
         self._status = self.create_publisher(DiagnosticStatus, 'camera_status', HISTORY_QOS)
         self._world = WorldWatch(self.station.lockstep)
-        self._state_stamp: int | None = None      # ns, of the newest joint state
+        self.joint_states = JointStateMailbox(self)      # asked when a picture does not change
         try:
             self._views = [_CameraView(self, camera) for camera in self._task_cameras()]
         except Exception:
             self.destroy_node()
             raise
-        # Raw: they are looked into only when a picture does not change.
-        self.create_subscription(JointState, 'joint_states', self._on_joint_state, STATE_QOS, raw=True)
         self.create_timer(SILENCE_CHECK, self._look_for_silence,
                           clock=Clock(clock_type=ClockType.STEADY_TIME))
 
@@ -72,14 +71,9 @@ class CameraPerception(StationNode):
     def publish_status(self, message: DiagnosticStatus) -> None:
         self._status.publish(message)
 
-    def _on_joint_state(self, data: bytes) -> None:
-        self._state_stamp = stamp_of(data)
-        for view in self._views:
-            view.frozen.add_joint_state(self._state_stamp, data)
-
     def _look_for_silence(self) -> None:
         # A world that waits for its policy takes no pictures.
-        paused = self._world.waits(self._state_stamp)
+        paused = self._world.waits(self.joint_states.newest)
         for view in self._views:
             view.look_for_silence(paused)
 
@@ -98,7 +92,7 @@ class _CameraView:
         self._tracker = ObjectTracker(camera, items, node.task.landmarks)
         self._gate = FrameGate(camera.rate)
         self._silence = SilenceWatch()
-        self.frozen = FrozenPictureWatch(_between_messages(HandMotion(node.station, camera)))
+        self._frozen = FrozenPictureWatch(_between_messages(HandMotion(node.station, camera)), node.joint_states)
         self._topic = node.resolve_topic_name(camera.image_topic)
         self._problem = f'no camera_info on {node.resolve_topic_name(camera.info_topic)}'
         self._first_image = math.inf    # monotonic s
@@ -130,7 +124,7 @@ class _CameraView:
         image, problem = self._readable(message)
         if not problem:
             look = self._tracker.look(image, 1e-9 * nanoseconds)
-            if self.frozen.look(image, nanoseconds):
+            if self._frozen.look(image, nanoseconds):
                 problem = 'the picture is frozen: a hand moved through it, and nothing in it changed'
         if problem:
             look = self._tracker.blind(problem)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
 from typing import Any, Callable, Mapping
 
 import numpy as np
 
 from enpire_bringup.camera_model import PinholeCamera
+from enpire_bringup.joint_state_history import JointStateHistory
 from enpire_bringup.station import Camera, Station
 
 CLOCK_JUMP = 0.5        # s; a stamp that lies farther back than this begins a new time
@@ -16,7 +16,6 @@ SAMPLING = 8            # every so manieth row and column is compared
 HAND_MOTION = 0.02      # m that a hand in the picture moves before a picture that stays the same counts as frozen
 JOINT_MOTION = 0.02     # rad; smaller changes of all joints move no hand so far
 MAX_AGE = 25_000_000    # ns; of a joint state that stands for the time of a picture
-HISTORY = 64            # joint states kept: 0.6 s at 100 Hz, more than a frame takes until it is looked at
 
 
 class FrameGate:
@@ -47,21 +46,16 @@ class FrozenPictureWatch:
 
     A picture may stay the same, bit by bit, while nothing moves (in simulation it does). So a picture counts as
     frozen when a hand moved through it meanwhile.
-    hand_motion: (joint state before, joint state now), as given to `add_joint_state` -> m that a hand in the picture
-    moved in between. Asked only when a picture stays the same.
+    hand_motion: (joint state before, joint state now), of `joint_states` -> m that a hand in the picture moved in
+    between. Asked only when a picture stays the same.
     """
 
-    def __init__(self, hand_motion: Callable[[Any, Any], float]):
+    def __init__(self, hand_motion: Callable[[Any, Any], float], joint_states: JointStateHistory):
         self._hand_motion = hand_motion
-        self._joint_states: deque[tuple[int, Any]] = deque(maxlen=HISTORY)
+        self._joint_states = joint_states
         self._picture = b''
         self._before: Any = None        # joint state of the first of the pictures that are the same
         self._since = 0
-
-    def add_joint_state(self, stamp: int, state: Any) -> None:
-        if self._joint_states and stamp < self._joint_states[-1][0]:
-            self._joint_states.clear()      # time began anew
-        self._joint_states.append((stamp, state))
 
     def look(self, image: np.ndarray, stamp: int) -> bool:
         """Whether the picture is frozen, at an image (h, w, ...) with capture stamp (ns)."""
@@ -73,10 +67,9 @@ class FrozenPictureWatch:
         return state is not None and self._hand_motion(self._before, state) > HAND_MOTION
 
     def _joint_state(self, stamp: int) -> Any:
-        """The newest one not after `stamp`, so that load does not decide which it is; None when there is none of about
-        that time."""
-        known, state = next((entry for entry in reversed(self._joint_states) if entry[0] <= stamp), (0, None))
-        return state if stamp - known <= MAX_AGE else None
+        """The newest one not after `stamp`; None when there is none of about that time."""
+        known = self._joint_states.at(stamp)
+        return known[1] if known and stamp - known[0] <= MAX_AGE else None
 
 
 class HandMotion:

@@ -1,14 +1,12 @@
-"""What a reward program is shown: the poses of one capture stamp and its joint state. No ROS."""
+"""What a reward program is shown of one capture stamp. No ROS."""
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-HISTORY = 64        # joint states kept: 0.6 s at 100 Hz, more than a frame takes to its poses
 WAITING = 8         # stamps whose frame is not complete yet
 
 
@@ -42,7 +40,6 @@ class FrameAssembler:
         self._poses: dict[int, dict[str, ObjectView]] = {}
         self._latest = {name: ObjectView(np.full(3, np.nan), False, np.nan) for name in others}
         self._images: dict[int, dict[str, np.ndarray]] = {}
-        self._joint_states: deque[tuple[int, Any]] = deque(maxlen=HISTORY)
 
     def add_pose(self, stamp: int, name: str, view: ObjectView) -> None:
         if name in self._objects:
@@ -55,11 +52,6 @@ class FrameAssembler:
         """kind: its key in the observation, "image" or "depth"."""
         self._images.setdefault(stamp, {})[kind] = image
         self._trim(self._images)
-
-    def add_joint_state(self, stamp: int, state: Any) -> None:
-        if self._joint_states and stamp < self._joint_states[-1][0]:
-            self._joint_states.clear()      # time began anew
-        self._joint_states.append((stamp, state))
 
     @staticmethod
     def _trim(entries: dict) -> None:
@@ -90,14 +82,3 @@ class FrameAssembler:
         for known in [known for known in self._images if known < stamp]:
             del self._images[known]
         return old
-
-    def joint_state(self, stamp: int) -> Any:
-        """The newest joint state not after `stamp`, so that load does not decide which it is; or None."""
-        for known, state in reversed(self._joint_states):
-            if known <= stamp:
-                return state
-        return None
-
-    @property
-    def newest_joint_stamp(self) -> int | None:
-        return self._joint_states[-1][0] if self._joint_states else None

@@ -14,14 +14,15 @@ import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.clock import Clock, ClockType
 from rclpy.parameter import Parameter
-from sensor_msgs.msg import Image, JointState
+from sensor_msgs.msg import Image
 
 from enpire_bringup.camera_model import PinholeCamera
 from enpire_bringup.configuration import ConfigurationError
 from enpire_bringup.image_messages import ImageMessageError, read_image
+from enpire_bringup.joint_state_history import JointStateMailbox
 from enpire_bringup.node_group import run_single
 from enpire_bringup.paths import runs_directory
-from enpire_bringup.serialized_messages import JointStateReader, stamp_of
+from enpire_bringup.serialized_messages import JointStateReader
 from enpire_bringup.silence_watch import SilenceWatch, WorldWatch
 from enpire_bringup.station_node import HISTORY_QOS, IMAGE_QOS, STATE_QOS, StationNode
 from enpire_msgs.msg import Check, ObjectPose, Verdict
@@ -43,8 +44,8 @@ class SuccessDetector(StationNode):
 
     def __init__(self, **kwargs):
         super().__init__('success_detector', **kwargs)
-        # In simulation a joint state comes with every tick of the clock, and this node needs these anyway:
-        # their stamps are its time, and 100 clock messages a second need not wake it.
+        # In simulation a joint state comes with every tick of the clock: their stamps are this node's time, and 100
+        # clock messages a second need not wake it.
         self._simulated = self.get_parameter('use_sim_time').value
         self.set_parameters([Parameter('use_sim_time', value=False)])
         self._camera = self._task_camera()
@@ -52,7 +53,8 @@ class SuccessDetector(StationNode):
         self._last_stamp = 0
         self._failing = ''
         self._camera_problem = ''       # what camera_perception says of the task's camera
-        self._joint_states = JointStateReader()
+        self._joint_states = JointStateMailbox(self)
+        self._joint_reader = JointStateReader()
         self._pose_stamps: dict[str, int] = {}
         names = {True: [], False: []}
         for item in self.task.objects.values():
@@ -69,8 +71,6 @@ class SuccessDetector(StationNode):
         self._queue: queue.Queue[tuple[int, dict[str, Any]] | None] = queue.Queue(WAITING_FRAMES)
         self._worker = threading.Thread(target=self._work, name='reward', daemon=True)
         self._worker.start()
-        # Raw: of 100 joint states a second three in a hundred are looked into.
-        self.create_subscription(JointState, 'joint_states', self._on_joint_state, STATE_QOS, raw=True)
         self.create_subscription(ObjectPose, 'object_poses', self._on_pose, STATE_QOS)
         self.create_subscription(DiagnosticStatus, 'camera_status', self._on_camera_status, HISTORY_QOS)
         self.create_timer(LOOK_PERIOD, self._look, clock=Clock(clock_type=ClockType.STEADY_TIME))
@@ -83,9 +83,6 @@ class SuccessDetector(StationNode):
         return self.station.cameras[name]
 
     # ---- messages ----
-
-    def _on_joint_state(self, data: bytes) -> None:
-        self._frames.add_joint_state(stamp_of(data), data)
 
     def _on_camera_status(self, message: DiagnosticStatus) -> None:
         if message.name == self._camera.name:
@@ -148,10 +145,10 @@ class SuccessDetector(StationNode):
                 f'{WAITING_FRAMES} frames already wait for {self.task.reward.name}'))
 
     def _joints(self, stamp: int) -> dict[str, dict[str, float]]:
-        data = self._frames.joint_state(stamp)
-        if data is None:
+        known = self._joint_states.at(stamp)
+        if known is None:
             return {'joint_positions': {}, 'joint_efforts': {}}
-        _, names, positions, _, efforts = self._joint_states.read(data)
+        _, names, positions, _, efforts = self._joint_reader.read(known[1])
         return {'joint_positions': dict(zip(names, positions)), 'joint_efforts': dict(zip(names, efforts))}
 
     def _look(self) -> None:
@@ -161,7 +158,7 @@ class SuccessDetector(StationNode):
                 self._image_subscriptions[kind] = self.create_subscription(
                     Image, self._topics[kind], partial(self._on_image, kind), IMAGE_QOS)
         # A world that waits for its policy takes no pictures.
-        silence = self._watch.check(self._world.waits(self._frames.newest_joint_stamp))
+        silence = self._watch.check(self._world.waits(self._joint_states.newest))
         if silence is not None:
             reason = (self._camera_problem
                       or f'it is silent: no object pose for {silence:.1f} s ({self._silence_reason()})')
@@ -209,7 +206,7 @@ class SuccessDetector(StationNode):
     def _now(self) -> int:
         """ROS time, ns."""
         if self._simulated:
-            return self._frames.newest_joint_stamp or 0
+            return self._joint_states.newest or 0
         return self.get_clock().now().nanoseconds
 
     def _environment(self) -> str:

@@ -5,6 +5,7 @@ import time
 import numpy as np
 
 from enpire_bringup.image_watch import FrameGate, FrozenPictureWatch, HandMotion
+from enpire_bringup.joint_state_history import JointStateHistory
 
 MS = 1_000_000
 
@@ -47,31 +48,34 @@ def picture(value=100):
 
 
 def test_a_picture_that_stays_the_same_while_a_hand_moves_is_frozen():
-    watch = FrozenPictureWatch(lambda before, now: now - before)
+    states = JointStateHistory()
+    watch = FrozenPictureWatch(lambda before, now: now - before, states)
     for n in range(10):
-        watch.add_joint_state(n * 100 * MS, 0.01 * n)       # 10 cm/s
+        states.add(n * 100 * MS, 0.01 * n)       # 10 cm/s
     seen = [watch.look(picture(), n * 100 * MS) for n in range(10)]
     assert seen == [False] * 3 + [True] * 7
     assert not watch.look(picture(101), 1000 * MS)      # it moves again
 
 
 def test_a_picture_of_a_resting_scene_is_not_frozen():
-    watch = FrozenPictureWatch(lambda before, now: now - before)
+    states = JointStateHistory()
+    watch = FrozenPictureWatch(lambda before, now: now - before, states)
     for n in range(50):
-        watch.add_joint_state(n * 100 * MS, 0.001 * (n % 2))
+        states.add(n * 100 * MS, 0.001 * (n % 2))
     assert not any(watch.look(picture(), n * 100 * MS) for n in range(50))
 
 
 def test_without_joint_states_nothing_is_said():
-    watch = FrozenPictureWatch(lambda before, now: 1.0)
+    watch = FrozenPictureWatch(lambda before, now: 1.0, JointStateHistory())
     assert not any(watch.look(picture(), n * 100 * MS) for n in range(50))
 
 
 def test_joint_states_after_the_image_do_not_count():
     """Perception may be behind: the hand may have moved since, and not yet in this picture."""
-    watch = FrozenPictureWatch(lambda before, now: now - before)
+    states = JointStateHistory()
+    watch = FrozenPictureWatch(lambda before, now: now - before, states)
     for n in range(10):
-        watch.add_joint_state(n * 100 * MS, 0.1 * (n > 3))
+        states.add(n * 100 * MS, 0.1 * (n > 3))
     assert not watch.look(picture(), 0)
     assert not watch.look(picture(), 300 * MS)
     assert watch.look(picture(), 400 * MS)
@@ -79,12 +83,13 @@ def test_joint_states_after_the_image_do_not_count():
 
 def test_a_joint_state_that_is_missing_is_not_replaced_by_an_older_one():
     """Joint states came late: the hand moved before the picture came to rest, not after."""
-    watch = FrozenPictureWatch(lambda before, now: now - before)
-    watch.add_joint_state(0, 0.0)
+    states = JointStateHistory()
+    watch = FrozenPictureWatch(lambda before, now: now - before, states)
+    states.add(0, 0.0)
     assert not watch.look(picture(), 300 * MS)
-    watch.add_joint_state(300 * MS, 0.5)
+    states.add(300 * MS, 0.5)
     assert not watch.look(picture(), 300 * MS + 1)
-    watch.add_joint_state(400 * MS, 0.5)
+    states.add(400 * MS, 0.5)
     assert not watch.look(picture(), 400 * MS)
 
 

@@ -43,17 +43,6 @@ def test_a_frame_whose_image_was_lost_is_overtaken():
     assert frames.overtaken(133 * MS) == []
 
 
-def test_the_joint_state_of_the_frame_is_taken_not_the_newest():
-    frames = FrameAssembler(('t_block',))
-    for stamp in (90, 100, 110, 120):
-        frames.add_joint_state(stamp * MS, stamp)
-    assert frames.joint_state(105 * MS) == 100
-    assert frames.joint_state(100 * MS) == 100
-    assert frames.joint_state(80 * MS) is None
-    frames.add_joint_state(5 * MS, 'anew')
-    assert frames.joint_state(100 * MS) == 'anew' and frames.newest_joint_stamp == 5 * MS
-
-
 def test_what_waits_is_bounded():
     frames = FrameAssembler(('t_block', 'never_seen'))
     for n in range(1000):
