@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import inspect
+import time
 from contextlib import ExitStack
 from importlib.metadata import version
+from typing import Any, Callable
 
+from rclpy.callback_groups import CallbackGroup
+from rclpy.event_handler import EventHandler
 from rclpy.exceptions import InvalidHandle, TimerCancelledError
 from rclpy.executors import ExternalShutdownException, ShutdownException, SingleThreadedExecutor, TimeoutException
 from rclpy.impl.implementation_singleton import rclpy_implementation as _rclpy
 
 KNOWN_RCLPY = '9'      # major version of rclpy whose inner parts MessageExecutor knows
 MOST_MESSAGES = 20     # of one subscription before the others get their turn
+EVENT_PERIOD = 0.1     # s of wall time within which events of the middleware are told to a node that has other work
 
 
 def fastest_executor(**kwargs) -> SingleThreadedExecutor:
@@ -89,63 +94,69 @@ class _WaitingEntities:
         self._context = executor.context
         nodes = executor.get_nodes()
         enter = held.enter_context
-        self._subscriptions, self._others, self._timers, self._guards, waitables = [], [], [], [], []
+        subscriptions, timers, clients, services, self._guards, waitables = [], [], [], [], [], []
         for node in nodes:
-            self._subscriptions += _held(node.subscriptions, enter)
-            self._timers += _held(node.timers, enter)
+            subscriptions += _held(node.subscriptions, enter)
+            timers += _held(node.timers, enter)
+            clients += _held(node.clients, enter)
+            services += _held(node.services, enter)
             self._guards += _held(node.guards, enter)
-            self._others += [('add_client', client) for client in _held(node.clients, enter)]
-            self._others += [('add_service', service) for service in _held(node.services, enter)]
             waitables += node.waitables
         self._own_guards = [guard for guard in (executor._guard, executor._sigint_gc) if guard is not None]
         for guard in self._own_guards:
             enter(guard.handle)
-        self._waitables = []
-        counts = [0] * 6
+        self._events: list[EventHandler] = []       # of the middleware: QoS that do not match, and the like
+        self._actions = []
+        counts = [len(subscriptions), len(self._guards) + len(self._own_guards), len(timers), len(clients),
+                  len(services), 0]
         for waitable in waitables:
             try:
                 enter(waitable)
             except InvalidHandle:
                 continue
-            self._waitables.append(waitable)
+            (self._events if isinstance(waitable, EventHandler) else self._actions).append(waitable)
             number = waitable.get_num_entities()
             counts = [a + b for a, b in zip(counts, (
                 number.num_subscriptions, number.num_guard_conditions, number.num_timers, number.num_clients,
                 number.num_services, number.num_events))]
         enter(self._context.handle)
-        clients = sum(add == 'add_client' for add, _ in self._others)
-        own = (len(self._subscriptions), len(self._guards) + len(self._own_guards), len(self._timers), clients,
-               len(self._others) - clients, 0)
-        self._set = _rclpy.WaitSet(*(a + b for a, b in zip(counts, own)), self._context.handle)
-        self._others = [(getattr(self._set, add), entity) for add, entity in self._others]
-        self._by_pointer = {entity.handle.pointer: entity for entity in self._subscriptions}
-        self._direct = {entity for entity in self._subscriptions if not inspect.iscoroutinefunction(entity.callback)}
-        self._plain_timers = {timer.handle.pointer: timer for timer in self._timers if _is_plain(timer.callback)}
+        self._set = _rclpy.WaitSet(*counts, self._context.handle)
+        self._events_due = 0.0      # monotonic s
+        # A callback group lets all of its entities wait, or none: each is asked once.
+        self._groups: dict[CallbackGroup, tuple[Any, list[tuple[Callable, Any]]]] = {}
+        for add, entities in ((self._set.add_subscription, subscriptions), (self._set.add_timer, timers),
+                              (self._set.add_client, clients), (self._set.add_service, services)):
+            for entity in entities:
+                self._groups.setdefault(entity.callback_group, (entity, []))[1].append((add, entity.handle))
+        self._by_pointer = {entity.handle.pointer: entity for entity in subscriptions}
+        self._direct = {entity for entity in subscriptions if not inspect.iscoroutinefunction(entity.callback)}
+        self._plain_timers = {timer.handle.pointer: timer for timer in timers if _is_plain(timer.callback)}
 
     def serve(self) -> bool:
         """Wait until something is ready, and serve messages and timers; whether anything else is ready, too."""
         wait_set = self._set
         wait_set.clear_entities()
-        for entity in self._subscriptions:
-            if entity.callback_group.can_execute(entity):
-                wait_set.add_subscription(entity.handle)
-        for entity in self._timers:
-            if entity.callback_group.can_execute(entity):
-                wait_set.add_timer(entity.handle)
-        for add, entity in self._others:
-            if entity.callback_group.can_execute(entity):
-                add(entity.handle)
+        for group, (entity, entries) in self._groups.items():
+            if group.can_execute(entity):
+                for add, handle in entries:
+                    add(handle)
         for entity in self._guards:
             wait_set.add_guard_condition(entity.handle)
         for entity in self._own_guards:
             wait_set.add_guard_condition(entity.handle)
-        for entity in self._waitables:
+        # To ask for each event takes as long as to take a message, and they are only told to people.
+        now = time.monotonic()
+        with_events = now >= self._events_due
+        waitables = self._actions + self._events if with_events else self._actions
+        if with_events:
+            self._events_due = now + EVENT_PERIOD
+        for entity in waitables:
             if entity.callback_group.can_execute(entity):
                 entity.add_to_wait_set(wait_set)
-        wait_set.wait(-1)
+        wait_set.wait(-1 if with_events else round(EVENT_PERIOD * 1e9))
         if not self._context.ok():
             raise ExternalShutdownException()
-        others = self._others_are_ready()
+        others = self._others_are_ready(waitables)
         for pointer in wait_set.get_ready_entities('timer'):
             timer = self._plain_timers.get(pointer)
             if timer is None:
@@ -160,7 +171,7 @@ class _WaitingEntities:
                 others = True
         return others
 
-    def _others_are_ready(self) -> bool:
+    def _others_are_ready(self, waitables) -> bool:
         wait_set = self._set
         ready = wait_set.get_ready_entities('guard_condition')
         if ready:
@@ -169,7 +180,7 @@ class _WaitingEntities:
                 guard._executor_triggered |= guard.handle.pointer in ready
             return True
         return bool(wait_set.get_ready_entities('service') or wait_set.get_ready_entities('client')
-                    or any(waitable.is_ready(wait_set) for waitable in self._waitables))
+                    or any(waitable.is_ready(wait_set) for waitable in waitables))
 
     def _take(self, subscription) -> None:
         executor = self._executor

@@ -10,7 +10,9 @@ rclpy = pytest.importorskip('rclpy')
 
 from rclpy.callback_groups import CallbackGroup  # noqa: E402
 from rclpy.clock import Clock, ClockType  # noqa: E402
+from rclpy.event_handler import SubscriptionEventCallbacks  # noqa: E402
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
+from rclpy.qos import QoSProfile, ReliabilityPolicy  # noqa: E402
 from std_msgs.msg import Int32  # noqa: E402
 from std_srvs.srv import Trigger  # noqa: E402
 
@@ -161,6 +163,17 @@ def test_a_group_that_may_not_run_keeps_its_messages(spun):
     group.open = True
     spun.executor.wake()
     spun.until(lambda: got == [1])
+
+
+@pytest.mark.parametrize('busy', [True, False])
+def test_events_of_the_middleware_are_told_to_a_busy_and_to_an_idle_node(spun, busy):
+    told = []
+    if busy:
+        spun.node.create_timer(0.005, lambda: None)
+    spun.node.create_subscription(Int32, 'numbers', lambda m: None, QoSProfile(depth=1),
+                                  event_callbacks=SubscriptionEventCallbacks(incompatible_qos=told.append))
+    spun.node.create_publisher(Int32, 'numbers', QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT))
+    spun.until(lambda: told)
 
 
 def test_an_error_in_a_callback_comes_out_of_spin():
