@@ -14,7 +14,6 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from geometry_msgs.msg import PoseStamped
 from rcl_interfaces.srv import SetParametersAtomically
 from rclpy.action import ActionClient
-from rclpy.callback_groups import CallbackGroup
 from rclpy.parameter import Parameter
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import Image, JointState
@@ -28,6 +27,7 @@ from enpire_bringup.actions import (RemoteCallCancelled, RemoteCallError, Remote
 from enpire_bringup.configuration import ConfigurationError
 from enpire_bringup.guard import guard_limits
 from enpire_bringup.kinematics import ArmKinematics, UnreachableError, quaternion_of, tool_down
+from enpire_bringup.polled_topic import PolledTopic
 from enpire_bringup.safety_limits import tightened
 from enpire_bringup.serialized_messages import JointStateReader, stamp_of
 from enpire_bringup.station_node import IMAGE_QOS, LATCHED_QOS, LATEST_QOS, STATE_QOS, StationNode
@@ -109,8 +109,8 @@ class RosTrialStation:
         node.create_subscription(ObjectPose, 'object_poses', self._on_pose, STATE_QOS, raw=True)
         node.create_subscription(Verdict, 'verdict', self._on_verdict, STATE_QOS, raw=True)
         node.create_subscription(DiagnosticStatus, 'guard_status', self._on_guard, LATCHED_QOS)
-        self._images = node.create_subscription(Image, camera.image_topic, lambda data: None, IMAGE_QOS, raw=True,
-                                                callback_group=_Polled())
+        # Of 30 camera images a second 10 are recorded; the others would cost 3 ms of Python each for nothing.
+        self._images = PolledTopic(node, Image, camera.image_topic, IMAGE_QOS)
         self._servo = node.create_publisher(PoseStamped, f'{self._arm.name}/servo', LATEST_QOS)
         self._reset_client = ActionClient(node, Reset, 'reset')
         self._move_client = ActionClient(node, MoveArm, 'move_arm')
@@ -220,7 +220,8 @@ class RosTrialStation:
         busy_until = time.monotonic() + RESET_BUSY
         while True:
             try:
-                return call_action(self._node, self._reset_client, goal, timeout=RESET_BOUND, cancelled=self._is_stopped)
+                return call_action(self._node, self._reset_client, goal, timeout=RESET_BOUND,
+                                   cancelled=self._is_stopped)
             except RemoteCallRejected:
                 # The reset of a trial that was cut off may still be on its way to its end.
                 if time.monotonic() > busy_until or self._is_stopped():
@@ -499,29 +500,10 @@ class RosTrialStation:
         """Record the newest camera image when one is due."""
         if stamp - self._filmed < self._film_period * SECOND:
             return
-        data = None
-        with self._images.handle:
-            while (taken := self._images.handle.take_message(Image, True)) is not None:
-                data = taken[0]
+        data = self._images.newest()
         if data is not None:
             self._filmed = stamp
             self._recorder.image(f'{self._camera.image_topic}/compressed', data)
-
-
-class _Polled(CallbackGroup):
-    """Keeps a subscription out of the executor: its messages wait in the middleware until somebody takes one.
-
-    Of 30 camera images a second 10 are recorded; the others would cost 3 ms of Python each for nothing.
-    """
-
-    def can_execute(self, entity) -> bool:
-        return False
-
-    def beginning_execution(self, entity) -> bool:
-        return False
-
-    def ending_execution(self, entity) -> None:
-        pass
 
 
 def judgement_of(message: Verdict) -> Judgement:

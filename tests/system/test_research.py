@@ -13,9 +13,11 @@ import os
 import re
 import shutil
 import signal
+import subprocess
 import textwrap
 import threading
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -182,6 +184,7 @@ def test_trials_good_and_bad_leave_complete_records_and_a_usable_station(bring_u
     stamps = [m.log_time_ns for m in read_ros2_messages(f'{good.directory}/episode.mcap', topics=['joint_states'])]
     assert stamps == sorted(stamps) and len(stamps) > good.steps
     assert len(list(read_frames(good.directory))) >= 5
+    wait_for((Path(good.directory) / 'video.mp4').exists, 'the video', seconds=30.0)
     steps = list(read_steps(good.directory))
     assert [step['step'] for step in steps] == list(range(len(steps))) and len(steps) == good.steps
     assert all(step['source'] == 'policy' for step in steps)
@@ -345,6 +348,32 @@ def test_what_makes_no_sense_is_refused_with_its_reason_and_the_station_stays_us
     assert not (station.runs / 'c').exists()
 
 
+def test_a_full_disk_stops_a_campaign_with_a_clear_error_and_an_intact_ledger(bring_up, task):
+    station, client, _ = bring_up()
+    goal, disk = RunCampaign.Goal(campaign='full', search_trials=1, gate_trials=2), station.runs / 'full'
+    disk.mkdir(parents=True)
+    if subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=160m', 'small_disk', str(disk)], capture_output=True).returncode:
+        pytest.skip('a small disk cannot be mounted here')
+    try:
+        outcome, thread = in_background(lambda: client.run_campaign(goal, timeout=90))
+        ledger = ledger_of(station, 'full')
+        wait_for(lambda: any((disk / 'station_1' / 'trials').glob('*/policy.log')), 'a running trial')
+        with open(disk / 'somebody_elses', 'wb') as filler:
+            filler.write(bytes(100 << 20))
+        thread.join(60)
+        assert not outcome[0].success
+        assert f'{disk}' in outcome[0].message and 'the disk is full' in outcome[0].message, outcome[0].message
+        wait_for(lambda: client.status().state == 'ERROR', 'the error in the status')
+        entered = ledger.verify()
+        assert len(entered) == len(list((disk / 'station_1' / 'trials').glob('*/started.json'))) >= 1
+
+        (disk / 'somebody_elses').unlink()
+        assert client.run_campaign(goal, timeout=90).baseline_trials == 2, 'it goes on when there is room'
+        assert [line['trial_id'] for line in ledger.verify()[:len(entered)]] == [line['trial_id'] for line in entered]
+    finally:
+        subprocess.run(['umount', '--lazy', str(disk)], check=True)
+
+
 def test_a_campaign_goes_on_when_each_process_of_the_station_is_killed_in_turn(bring_up, task):
     (task / 'ideas' / 'broken.py').write_text('class Policy(:\n')
     (task / 'ideas' / 'ideas.yaml').write_text(
@@ -381,4 +410,4 @@ def test_a_campaign_goes_on_when_each_process_of_the_station_is_killed_in_turn(b
     entered = ledger.verify()
     said = [(line['kind'], line['seed'], line['recipe']) for line in entered]
     assert len(set(said)) == len(said) == outcome[0].baseline_trials == 16, 'none is repeated, none is left out'
-    assert sorted(line['trial_id'] for line in entered) == sorted(file.parent.name for file in trials.glob('*/started.json'))
+    assert {line['trial_id'] for line in entered} == {file.parent.name for file in trials.glob('*/started.json')}
