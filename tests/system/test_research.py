@@ -348,13 +348,15 @@ def test_what_makes_no_sense_is_refused_with_its_reason_and_the_station_stays_us
     assert not (station.runs / 'c').exists()
 
 
-def test_a_full_disk_stops_a_campaign_with_a_clear_error_and_an_intact_ledger(bring_up, task):
-    station, client, _ = bring_up()
-    goal, disk = RunCampaign.Goal(campaign='full', search_trials=1, gate_trials=2), station.runs / 'full'
+def test_a_full_disk_stops_a_campaign_with_a_clear_error_and_an_intact_ledger(bring_up, tmp_path):
+    disk = tmp_path / 'runs' / 'full'
     disk.mkdir(parents=True)
-    if subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=160m', 'small_disk', str(disk)], capture_output=True).returncode:
+    mount = ['mount', '-t', 'tmpfs', '-o', 'size=160m', 'small_disk', str(disk)]
+    if subprocess.run(mount, capture_output=True).returncode:
         pytest.skip('a small disk cannot be mounted here')
     try:
+        station, client, _ = bring_up()
+        goal = RunCampaign.Goal(campaign='full', search_trials=1, gate_trials=2)
         outcome, thread = in_background(lambda: client.run_campaign(goal, timeout=90))
         ledger = ledger_of(station, 'full')
         wait_for(lambda: any((disk / 'station_1' / 'trials').glob('*/policy.log')), 'a running trial')
