@@ -212,6 +212,16 @@ def test_how_much_of_a_picture_changed():
         changed_share(before, after[:-1])
 
 
+def test_what_lies_for_long_stays_still_and_what_nobody_saw_does_not():
+    tracker = StillnessTracker()
+    still = [tracker.update(frame / 30, (0.3, 0.1, math.pi if frame % 2 else -math.pi)) for frame in range(4000)]
+    assert all(later > 30.0 for later in still[1000:])
+    assert tracker.update(4000 / 30, (math.nan, 0.1, 0.0)) == 0.0
+    assert tracker.update(4001 / 30, (0.3, 0.1, math.pi)) == 0.0
+    assert tracker.update(4002 / 30, (0.3, 0.1, math.pi)) == pytest.approx(1 / 30, abs=1e-5)
+    assert tracker.update(4040 / 30, (0.3, 0.1, math.pi)) == 0.0
+
+
 def test_a_drawn_thing_that_stops_becomes_still():
     """A square slides to the right for ten frames, then rests."""
     tracker = StillnessTracker(position=1.0, yaw=0.1)       # pixels here

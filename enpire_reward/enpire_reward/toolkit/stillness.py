@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections import deque
 
 import numpy as np
 
-from enpire_reward.toolkit.poses import pose_difference
+KEPT = 1000     # poses that are kept at least
 
 
 class StillnessTracker:
@@ -21,24 +20,29 @@ class StillnessTracker:
         self.position = position
         self.yaw = yaw
         self.gap = gap
-        self._poses: deque[tuple[float, np.ndarray]] = deque()
+        self._seen = np.empty((2 * KEPT, 4))       # time, x, y, yaw: the poses that count, oldest first
+        self._count = 0
 
     def update(self, time: float, pose) -> float:
         """Seconds up to `time` in which every pose lay within the limits of this one."""
-        if self._poses and not 0 <= time - self._poses[-1][0] <= self.gap:
-            self._poses.clear()
-        self._poses.append((time, np.array(pose, float)))
-        # Drop up to the newest pose that differs; what was dropped once cannot matter again but for drift,
-        # which comparing with the newest pose sees.
-        for index in range(len(self._poses) - 1, -1, -1):
-            distance, turn = pose_difference(self._poses[index][1], pose)
-            if not (distance < self.position and turn < self.yaw):
-                for _ in range(index + 1):
-                    self._poses.popleft()
-                break
-        while len(self._poses) > 1000:
-            self._poses.popleft()
-        return round(time - self._poses[0][0], 6)     # stamps in ns, as floats, miss 0.3 s by a hair
+        if self._count and not 0 <= time - self._seen[self._count - 1, 0] <= self.gap:
+            self._count = 0
+        if self._count == 2 * KEPT:
+            self._keep_from(KEPT)
+        self._seen[self._count] = time, *pose
+        self._count += 1
+        # Drop up to the newest pose that differs; what was dropped once cannot matter again but for drift, which
+        # comparing with the newest pose sees.
+        away = self._seen[:self._count, 1:] - self._seen[self._count - 1, 1:]
+        turn = np.abs(away[:, 2] - 2 * math.pi * np.round(away[:, 2] / (2 * math.pi)))
+        same = (np.hypot(away[:, 0], away[:, 1]) < self.position) & (turn < self.yaw)
+        if not same.all():
+            self._keep_from(self._count - int(same[::-1].argmin()))
+        return round(time - self._seen[0, 0], 6) if self._count else 0.0    # stamps in ns, as floats, miss 0.3 s by a hair
+
+    def _keep_from(self, first: int) -> None:
+        self._seen[:self._count - first] = self._seen[first:self._count].copy()
+        self._count -= first
 
 
 def changed_share(before: np.ndarray, after: np.ndarray, difference: int = 25) -> float:
