@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -40,10 +41,12 @@ def add_verbs(verbs) -> None:
     _add_budget_options(campaign, 0, 0, 0)
     campaign.set_defaults(run=run_campaign)
 
-    score = verbs.add_parser('score', help="success rate and interval from a station's ledger")
-    _add_ledger_options(score)
+    score = verbs.add_parser('score', help='success rate and interval from the ledgers of a campaign')
+    add_campaign_option(score)
+    score.add_argument('--station', default='', help="default: all of the campaign's")
     score.add_argument('--kind', choices=('search', 'gate', 'baseline', 'manual'), help='only trials of this kind')
-    score.add_argument('--recipe', default='', metavar='COMMIT', help='only trials of this recipe')
+    score.add_argument('--recipe', default='', metavar='COMMIT',
+                       help='only trials of this recipe: a commit, the hash of its files, or a folder')
     score.add_argument('--env-hash', default='', metavar='HASH', help='only trials of this environment')
     score.add_argument('--window', type=_count, default=50, metavar='N', help='consecutive trials of the window')
     score.add_argument('--json', action='store_true', help='as JSON')
@@ -76,7 +79,8 @@ def _add_budget_options(parser, gate_trials: int, search_trials: int, iterations
     parser.add_argument('--gate-trials', type=_count, default=gate_trials, metavar='N',
                         help=f'on fresh seeds, before and after the search; default: {default}')
     parser.add_argument('--search-trials', type=_count, default=search_trials, metavar='N',
-                        help=f'that a hypothesis gets first, the promising up to four times as many; default: {default}')
+                        help='that a hypothesis gets first, the promising up to four times as many; default: '
+                             + default)
     parser.add_argument('--iterations', type=_count, default=iterations, metavar='N',
                         help='hypotheses; ' + ('default: %(default)s' if iterations else '0: no limit'))
 
@@ -87,11 +91,6 @@ def add_namespace_option(parser) -> None:
 
 def add_campaign_option(parser) -> None:
     parser.add_argument('campaign', nargs='?', default='', help='its name; default: the newest')
-
-
-def _add_ledger_options(parser) -> None:
-    add_campaign_option(parser)
-    parser.add_argument('--station', default='', help="default: the campaign's only or first station")
 
 
 def _count(text: str) -> int:
@@ -239,31 +238,21 @@ def _ledgers(options) -> list:
 
 def run_score(options) -> int:
     from enpire_agent.score import score
+    from enpire_agent.scored_trials import notes, score_text, scored_trials
 
-    ledger = _ledgers(options)[0]
-    entries = [entry for entry in ledger.verify()
-               if (not options.kind or entry['kind'] == options.kind)
-               and entry['recipe'].removeprefix('sha256:').startswith(options.recipe.removeprefix('sha256:'))
-               and entry['env_hash'].startswith(options.env_hash)]
-    figures = score(entries, options.window)
+    trials = scored_trials(_ledgers(options), kind=options.kind or '', recipe=options.recipe, env_hash=options.env_hash)
+    figures = score(trials.lines, options.window)
     if options.json:
         print(json.dumps({
             'trials': figures.trials, 'successes': figures.successes, 'outcomes': figures.outcomes,
             'window': figures.window, 'window_success': figures.window_success, 'interval': list(figures.interval),
             'env_hash': figures.env_hash, 'time_to_success_s': figures.time_to_success_s}))
+        print(*notes(trials), sep='\n', end='', file=sys.stderr)
         return 0
     if not figures.trials:
-        print(f'{ledger.file}: no trials of that sort')
+        print(f'{", ".join(map(str, trials.ledgers))}: no trials of that sort')
         return 1
-    low, high = figures.interval
-    outcomes = ', '.join(f'{count} {outcome}' for outcome, count in figures.outcomes.items())
-    window = (f'{100 * figures.window_success:.0f} % of the last {figures.window}'
-              if figures.window_success is not None else f'not defined before {figures.window} trials')
-    took = (f'{figures.time_to_success_s:.0f} s' if figures.time_to_success_s is not None else
-            f'not yet: no {figures.window} successes in a row')
-    print(f'{figures.successes} of {figures.trials} trials succeeded: {100 * figures.rate:.0f} %, 95 % interval '
-          f'{100 * low:.0f} to {100 * high:.0f} %\noutcomes         {outcomes}\nwindow           {window}\n'
-          f'time to success  {took}\nenvironment      {figures.env_hash}\nledger           {ledger.file}, chain intact')
+    print(score_text(figures, trials))
     return 0
 
 
