@@ -1,13 +1,15 @@
 """A simulated station in this process, for many episodes of a policy in little time. No ROS, no images.
 
 Physics, guard, servo and trajectory controller are the station's own. Perception is replaced by its error model: the
-true pose of one camera latency ago with the noise that `enpire bench perception` measures; nothing is ever hidden.
+true pose of one camera latency ago with the noise that `enpire bench perception` measures, or the last one that was
+seen while the arm stands between object and camera.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import math
+from collections import deque
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -27,6 +29,7 @@ from enpire_bringup.world import World
 
 POSITION_NOISE = 1.2e-4          # m on each axis, standard deviation
 YAW_NOISE = math.radians(0.02)   # rad
+LEAST_OUTLINE, LEAST_FACE = 0.45, 0.35    # shares that must be seen for a pose to be trusted
 _CLEARANCE = 0.10                # m above the policy's height for the way to its start
 _WAY_TIME = 0.5                  # s for each part of that way
 _LEAD_IN = 4                     # policy steps that the tip is streamed to before the policy starts
@@ -68,6 +71,8 @@ class InProcessStation:
         self._reward_class = _reward_class(task)
         self._task_content = yaml.safe_load(task.file.read_text(encoding='utf-8'))
         self._places = self._start_places()
+        self._points = {name: points_of(np.array(item.outline)) for name, item in task.objects.items()}
+        self._in_the_way = True
         self._fault = ''
         self._guard = self._make_guard()
         self._fingers = {arm.gripper.joint for arm in station.arms.values()}
@@ -82,20 +87,21 @@ class InProcessStation:
         self._guarded = False       # the way to the start is no part of what is tried
         reward = self._reward_class(self._task_content)
         target = self._go_to_start()
-        self._guarded = True
+        self._guarded = self._in_the_way = True
         if self._fault:
             self._guard = self._make_guard()
             self._fault = ''
         for _ in range(_LEAD_IN):
             self._policy_step(target)
-        view = self._look()
+        self._trusted = {name: np.full(3, np.nan) for name in task.objects}
+        views = deque([self._look()] * (task.policy.camera_latency + 1), maxlen=task.policy.camera_latency + 1)
         outcome, reason = '', ''
         first, began = True, world.time
         while not outcome:
             now = world.time - began
-            before, view = view, self._look()
-            verdict = reward.judge(self._judged(before, world.time))
-            observation = self._observation(before, now)
+            views.append(self._look())
+            verdict = reward.judge(self._judged(views[0], world.time))
+            observation = self._observation(views[0], now)
             if self._fault:
                 outcome, reason = 'SAFETY_STOP', self._fault
             elif verdict['outcome'] == 'success':
@@ -109,6 +115,7 @@ class InProcessStation:
                 target = next_target(policy.act(observation), target, task.action)
                 self._policy_step(target)
         if outcome in ('SUCCESS', 'TIMEOUT'):
+            self._in_the_way = False        # the arm retreats before somebody looks
             for _ in range(round(_SETTLED_LOOK * task.policy.rate)):
                 self._policy_step(target)
                 verdict = reward.judge(self._judged(self._look(), world.time))
@@ -192,23 +199,53 @@ class InProcessStation:
     def _tip(self) -> np.ndarray:
         return self._kinematics.tip(self._world.joint_state()[1][self._slice])[:2]
 
-    def _look(self) -> dict[str, np.ndarray]:
-        """Poses (3,) of all objects as perception would give them."""
-        spread = (POSITION_NOISE, POSITION_NOISE, YAW_NOISE)
-        return {name: np.array(self._world.object_pose(name)[:3]) + self._noise.normal(0.0, spread)
-                for name in self._task.objects}
+    def _look(self) -> dict[str, tuple[np.ndarray, bool]]:
+        """(pose (3,), whether it is seen) of all objects as perception would give them now."""
+        spread, views = (POSITION_NOISE, POSITION_NOISE, YAW_NOISE), {}
+        for name in self._task.objects:
+            pose = np.array(self._world.object_pose(name)[:3])
+            noisy = pose + self._noise.normal(0.0, spread)
+            seen = not self._in_the_way or self._is_seen(name, pose)
+            if seen:
+                self._trusted[name] = noisy
+            views[name] = self._trusted[name], seen
+        return views
+
+    def _is_seen(self, name: str, pose: np.ndarray) -> bool:
+        item, c, s = self._task.objects[name], math.cos(pose[2]), math.sin(pose[2])
+        edge, face = self._points[name]
+        places = np.vstack([edge, face]) @ np.array([[c, s], [-s, c]]) + pose[:2]
+        seen = self._world.sees(item.camera, item.body, np.column_stack([places, np.full(len(places), item.face_height)]))
+        return bool(seen[:len(edge)].mean() >= LEAST_OUTLINE and seen[len(edge):].mean() >= LEAST_FACE)
 
     def _observation(self, view: dict, now: float) -> dict:
-        values = {**{name: {'pose': pose, 'visible': True} for name, pose in view.items()},
+        values = {**{name: {'pose': pose, 'visible': seen} for name, (pose, seen) in view.items()},
                   'tip': self._tip(), 'joint_positions': self._world.joint_state()[1]}
         return {'time': now, **{name: values[name] for name in self._task.observation}}
 
     def _judged(self, view: dict, now: float) -> dict:
-        objects = {name: {'pose': pose, 'visible': True, 'occluded': False, 'visible_fraction': 1.0, 'residual': 0.0}
-                   for name, pose in view.items()}
+        objects = {name: {'pose': pose, 'visible': seen, 'occluded': not seen, 'visible_fraction': float(seen), 'residual': 0.0}
+                   for name, (pose, seen) in view.items()}
         names, positions, _, efforts = self._world.joint_state()
         return {'time': now, **objects, 'joint_positions': dict(zip(names, positions)),
                 'joint_efforts': dict(zip(names, efforts))}
+
+
+def points_of(outline: np.ndarray, spacing: float = 0.02) -> tuple[np.ndarray, np.ndarray]:
+    """Points (n, 2) along a polygon and (k, 2) within it, about `spacing` m apart."""
+    edge = []
+    for start, end in zip(outline, np.roll(outline, -1, axis=0)):
+        count = max(1, round(float(np.hypot(*(end - start))) / spacing))
+        edge += [start + (end - start) * share for share in np.arange(count) / count]
+    low, high = outline.min(axis=0), outline.max(axis=0)
+    grid = np.array([[x, y] for x in np.arange(low[0] + spacing / 2, high[0], spacing)
+                     for y in np.arange(low[1] + spacing / 2, high[1], spacing)])
+    a, b = outline, np.roll(outline, -1, axis=0)
+    over = (a[:, 1] > grid[:, None, 1]) != (b[:, 1] > grid[:, None, 1])
+    rise = np.where(a[:, 1] == b[:, 1], 1.0, b[:, 1] - a[:, 1])
+    crossing = a[:, 0] + (grid[:, None, 1] - a[:, 1]) / rise * (b[:, 0] - a[:, 0])
+    inside = np.sum(over & (grid[:, None, 0] < crossing), axis=1) % 2 == 1
+    return np.array(edge), grid[inside]
 
 
 def _reward_class(task: Task):

@@ -240,6 +240,20 @@ class World:
         pose[:3, 3] = frame.xpos
         return pose
 
+    def sees(self, camera: str, body: str, points: np.ndarray) -> np.ndarray:
+        """Whether each of `points` (n, 3), m in "world", of a body can be seen by a camera, (n,) bool: whether nothing
+        that is drawn stands between them, the body itself left out."""
+        model, data = self.model, self._data
+        start = data.cam_xpos[model.camera(camera).id]
+        drawn = np.array([1, 1, 1, 0, 0, 0], np.uint8)
+        excluded, hit = model.body(body).id, np.zeros(1, np.int32)
+        seen = np.empty(len(points), bool)
+        for index, point in enumerate(points):
+            way = point - start
+            distance = mujoco.mj_ray(model, data, start, way, drawn, 1, excluded, hit)
+            seen[index] = not 0.0 <= distance < 0.995
+        return seen
+
     def _object(self, name: str) -> int:
         if name not in self._objects:
             raise WorldError(f"no object '{name}'; known: {', '.join(self._objects)}")

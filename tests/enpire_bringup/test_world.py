@@ -227,3 +227,10 @@ def test_policy_ticks_are_those_of_the_contract(world):
         world.step({})
     assert ticks == [0, 4, 7, 10, 14, 17]
     assert world.stamp_ns == 200_000_000
+
+
+def test_what_stands_between_hides_a_point_from_a_camera(world):
+    world.reset(1)
+    x, y, _, _, _ = world.object_pose('t_block')
+    face, below_the_table = (x, y, 0.03), (x, y, -0.1)
+    assert world.sees('top', 't_block', np.array([face, below_the_table])).tolist() == [True, False]

@@ -11,7 +11,7 @@ import math
 
 import numpy as np
 
-LENGTHS = np.concatenate([[0.0], np.geomspace(0.002, 0.15, 15)])   # m, of the pushes that are considered
+LENGTHS = np.concatenate([[0.0], np.geomspace(0.002, 0.12, 14)])   # m, of the pushes that are considered
 BRANCHES = 40            # first pushes for which a second one is considered
 SLOWEST_STEP = 0.0008    # m a policy step
 GATHER_SPEED = 0.0025    # m a policy step by which a step may be longer or shorter than the one before
@@ -19,6 +19,9 @@ LONGER = 1.5             # times the planned length that a push may get
 LAG = 0.015              # m that the tip trails behind its target, at most
 LEAST = 0.008            # m of push before another one may be better
 NEAR = 0.004             # m before the contact at which pushing begins
+HIDDEN = 0.4             # rad to either side of that
+LOOK_FROM = 0.13         # m from the T's middle
+ROOM_BEHIND = 0.09       # m that the tip needs behind the T
 NO_WAY = 5.0             # m of way that stands for none
 ENOUGH = 0.5             # share of the tolerance within which the T is left alone
 
@@ -38,6 +41,8 @@ class Policy:
         self.turn_radius = parameters['turn_radius']        # m, of the limit surface
         self.push_cost = parameters['push_cost']            # s that another push takes besides its way
         self.error_cost = parameters['error_cost']          # s that a metre of error costs
+        self.hidden_side = parameters['hidden_side']        # rad, on which side of the T the tip hides it
+        self.blind_cost = parameters['blind_cost']          # s that a push costs which is not seen
         self.drift = parameters['drift']                    # m that a metre of push ends beside where it should
         self.reach = parameters['reach']                    # m from the arm's base, beyond which it moves badly
         rate = task['policy']['rate']
@@ -57,14 +62,18 @@ class Policy:
 
     def reset(self, observation):
         self.target, self.step = np.array(observation['tip']), np.zeros(2)
-        self.contact, self.pushing = None, False
+        self.contact, self.pushing, self.pose = None, False, None
 
     def act(self, observation):
         seen = observation[self.object]
-        pose = np.array(seen['pose'])
-        if not np.isfinite(pose).all():
+        if seen['visible']:
+            self.pose = np.array(seen['pose'])
+        if self.pose is None:
             return self.target      # not seen yet
+        pose = self.pose            # while the T is hidden, where it should be by now
         if self.contact is None:
+            if not seen['visible']:
+                return self.go(self.way_to_look(pose))
             if self.far_from_goal(pose[None])[0] <= ENOUGH:
                 return self.go(self.clear_of(pose))
             (self.contact, self.length), self.pushing = self.choose(pose), False
@@ -72,7 +81,7 @@ class Policy:
             wanted = self.travel(pose)
             if wanted is not None:
                 return self.go(wanted)
-            self.pushing, self.unseen, self.pushed = True, 0, 0.0
+            self.pushing, self.pushed = True, 0.0
         return self.push(pose, seen['visible'])
 
     # --- moving ---
@@ -94,6 +103,16 @@ class Policy:
         local = rotate(self.target - pose[:2], -pose[2])
         return pose[:2] + rotate(self.ways.outside(local), pose[2])
 
+    def way_to_look(self, pose):
+        """Where to go so that the arm no longer hides the T."""
+        sides = pose[:2] + LOOK_FROM * np.array([[math.cos(a), math.sin(a)] for a in (
+            self.hidden_side - math.pi / 3, self.hidden_side + math.pi / 3)])
+        local = rotate(self.target - pose[:2], -pose[2])
+        allowed = self.allowed_corners(pose)
+        ways = [self.ways.shortest(local, rotate(side - pose[:2], -pose[2]), allowed) for side in sides]
+        length, first = min(ways, key=lambda way: way[0])
+        return pose[:2] + rotate(first, pose[2]) if length < NO_WAY else self.clear_of(pose)
+
     def travel(self, pose):
         """Where to go next on the way to the contact; None when the tip is there."""
         local = rotate(self.target - pose[:2], -pose[2])
@@ -113,14 +132,15 @@ class Policy:
 
     def push(self, pose, visible):
         """The next target of the push that is under way, or the first one after it."""
-        self.unseen = 0 if visible else self.unseen + 1
         if self.pushed < LEAST:
             left = self.length
+        elif not visible:
+            left = max(0.0, self.length + LAG / 2 - self.pushed)
         elif self.pushed < LONGER * self.length + LAG:
             left = self.length_left(pose, self.contact)
         else:
             left = 0.0      # a plan whose best part is always still to come is none
-        if left <= 0.0 or self.unseen > 15 or self.far_from_goal(pose[None])[0] <= ENOUGH * 0.8:
+        if left <= 0.0 or self.far_from_goal(pose[None])[0] <= ENOUGH * 0.8:
             self.contact = None
             return self.go(self.clear_of(pose))
         contact = pose[:2] + rotate(self.contacts[self.contact], pose[2])
@@ -128,6 +148,8 @@ class Policy:
         aside = (self.target - contact) - ((self.target - contact) @ normal) * normal
         speed = min(self.push_step, SLOWEST_STEP + self.approach * left)
         self.pushed += speed
+        if not visible and self.pushed > LAG / 2:
+            self.pose = moved(pose, self.twists[self.contact] * speed)
         self.step = speed * normal - 0.2 * aside
         self.target = np.clip(self.target + self.step, self.low, self.high)
         return self.target
@@ -140,6 +162,7 @@ class Policy:
         allowed = self.allowed_corners(pose)
         start = np.array([self.ways.shortest(local, gate, allowed)[0] for gate in self.gates]) / self.travel_speed
         start[~self.inside(pose[:2] + rotate(self.gates, pose[2]))] += NO_WAY / self.travel_speed
+        start += self.blind_cost * self.hides(rotate(self.gates, pose[2]))
         poses = moved(pose, self.twists[:, None] * LENGTHS[1:, None])             # (n, lengths, 3)
         spent = start[:, None] + self.push_cost + self.costs[1:]
         n, lengths = spent.shape
@@ -159,11 +182,17 @@ class Policy:
         total = spent + self.time_to_go(poses)
         likely = np.argsort(total)[:BRANCHES]
         ends = moved(poses[likely, None, None], self.twists[:, None] * LENGTHS[1:, None])   # (k, n, lengths, 3)
-        gates = poses[likely, None, :2] + rotate_each(self.gates, poses[likely, 2])
-        way = self.between[contacts[likely]] / self.travel_speed + NO_WAY / self.travel_speed * ~self.inside(gates)
+        sides = rotate_each(self.gates, poses[likely, 2])
+        way = self.between[contacts[likely]] / self.travel_speed + self.blind_cost * self.hides(sides)
+        way += NO_WAY / self.travel_speed * ~self.inside(poses[likely, None, :2] + sides)
         second = (way[..., None] + self.push_cost + self.costs[1:] + self.time_to_go(ends))
         total[likely] = np.minimum(total[likely], spent[likely] + second.min(axis=(1, 2)))
         return total
+
+    def hides(self, sides):
+        """Whether a tip at `sides` (..., 2) from the T's middle has the arm between the T and its camera."""
+        angles = np.arctan2(sides[..., 1], sides[..., 0])
+        return np.abs(wrap(angles - self.hidden_side)) < HIDDEN
 
     def time_to_go(self, poses):
         """Estimated s from poses (..., 3) to the goal: the error at the speed of pushing, and more where it is not
@@ -172,7 +201,9 @@ class Policy:
         turn = self.turn_radius * np.abs(wrap(error[..., 2]))
         size = np.hypot(np.hypot(error[..., 0], error[..., 1]), turn)
         far = self.far_from_goal(poses)
-        return self.error_cost * size + 2.0 * (np.clip(far, 0.3, 1.2) - 0.3) / 0.7
+        # From farther out the tip could not get behind the T to bring it back.
+        lost = np.maximum(0.0, np.hypot(poses[..., 0], poses[..., 1]) - (self.reach - ROOM_BEHIND))
+        return self.error_cost * (size + 5.0 * lost) + 2.0 * (np.clip(far, 0.3, 1.2) - 0.3) / 0.7
 
     def far_from_goal(self, poses):
         """Error of poses (..., 3) as a share of the tolerance, position or yaw, whichever is more."""
