@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from enpire_bringup.task import ActionSpace, Task
 
 START_TIMEOUT = 20.0     # s of wall time for importing policy.py and making the policy
 RESET_TIMEOUT = 10.0     # s of wall time for Policy.reset
+LOCKSTEP_PATIENCE = 4.0  # times a step's deadline that wall time may be where the world waits
 INTERRUPT_TIMEOUT = 0.5  # s of wall time that a policy which hangs gets to say where it is
 
 POLICY, HOLD_LATE, HOLD_MALFORMED = 'policy', 'hold_late', 'hold_malformed'
@@ -51,12 +53,14 @@ def policy_config(recipe_directory: Path | str, task: Task) -> dict:
 class PolicySession:
     """One policy for one trial. Use as a context manager; leaving it ends the process and all it started.
 
-    deadline: s of wall time a step. max_bad_steps: consecutive steps without a valid action that end the trial.
+    world_waits: in lockstep the task's deadline for a step is CPU time, so that a busy machine makes no policy
+    late; wall time may be LOCKSTEP_PATIENCE times as much. Else the deadline is wall time.
     Raises PolicyFailure when the policy cannot be loaded.
     """
 
-    def __init__(self, recipe_directory: Path | str, task: Task, *, deadline: float, log_file: Path | None = None):
-        self._deadline = deadline
+    def __init__(self, recipe_directory: Path | str, task: Task, *, world_waits: bool, log_file: Path | None = None):
+        self._deadline = task.policy.deadline * (LOCKSTEP_PATIENCE if world_waits else 1.0)
+        self._cpu_deadline = task.policy.deadline if world_waits else math.inf
         self._max_bad_steps = task.policy.max_late_steps
         self._bad_in_a_row = 0
         self.steps = 0
@@ -89,16 +93,22 @@ class PolicySession:
         try:
             if self._process.pending:
                 self._process.answer(timeout=self._deadline)
+            cpu_time = self._process.cpu_time
             self._process.request('act', observation)
             answer = self._process.answer(timeout=max(0.0, due - time.monotonic()))
+            cpu_time = self._process.cpu_time - cpu_time
         except ProgramTimeout as error:
             decision = Decision(None, HOLD_LATE, str(error), time.monotonic() - started)
         except ProgramFailure as error:
             raise _failure(error) from error
         else:
             action, reason = read_action(answer)
-            decision = Decision(action, POLICY if action is not None else HOLD_MALFORMED, reason,
-                                time.monotonic() - started)
+            source = POLICY if action is not None else HOLD_MALFORMED
+            if cpu_time > self._cpu_deadline:
+                action, source = None, HOLD_LATE
+                reason = (f'act() took {1000 * cpu_time:.0f} ms of CPU time, the deadline is '
+                          f'{1000 * self._cpu_deadline:g} ms')
+            decision = Decision(action, source, reason, time.monotonic() - started)
         self._count(decision)
         return decision
 

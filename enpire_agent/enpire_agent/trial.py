@@ -32,8 +32,6 @@ SUCCESS, FAILURE, TIMEOUT, SAFETY_STOP = 'SUCCESS', 'FAILURE', 'TIMEOUT', 'SAFET
 RESET_FAILED, POLICY_ERROR, ABORTED, INVALID = 'RESET_FAILED', 'POLICY_ERROR', 'ABORTED', 'INVALID'
 KINDS = ('search', 'gate', 'baseline', 'manual')
 
-LOCKSTEP_PATIENCE = 4.0    # times the deadline of a step: in lockstep the world waits, and the machine may be busy
-
 _log = logging.getLogger(__name__)
 
 
@@ -270,9 +268,8 @@ class Trial:
         if limits:     # what is refused is refused before anything moves
             self._station.use_limits(limits)
             self._station.use_limits({})
-        deadline = self._task.policy.deadline * (LOCKSTEP_PATIENCE if self._station.lockstep else 1.0)
         # Loading the policy first: a recipe that does not even load moves nothing.
-        with PolicySession(self.request.recipe_directory, self._task, deadline=deadline,
+        with PolicySession(self.request.recipe_directory, self._task, world_waits=self._station.lockstep,
                            log_file=self.request.directory / POLICY_LOG) as policy:
             self.report.confined = policy.confined
             self._reset()

@@ -364,7 +364,7 @@ def serve(job: dict) -> None:
     def start(config):
         instance, constants = load(job['file'], job['class'], config)
         program.append(instance)
-        return {'constants': constants, 'confined': confined}
+        return {'constants': constants, 'confined': confined, 'process': os.getpid()}
 
     request = read()
     answer(request['sequence'], start, *request['value'])

@@ -80,7 +80,8 @@ class StartRegion:
 
 @dataclass(frozen=True)
 class PolicyTerms:
-    """Rate (Hz), deadline a step (s of wall time), episode timeout (s), and what ends a trial as POLICY_ERROR."""
+    """Rate (Hz), deadline a step (s; wall time, in lockstep CPU time), episode timeout (s), and what ends a trial as
+    POLICY_ERROR."""
 
     rate: float
     deadline: float

@@ -186,6 +186,20 @@ def test_one_bad_step_is_held_and_the_policy_goes_on(tmp_path, task):
     assert [step['source'] for step in station.steps[:4]] == ['policy', 'policy', 'hold_malformed', 'policy']
 
 
+@pytest.mark.parametrize('world_waits, act, late', [
+    (True, 'time.sleep(0.04); return [0.3, 0.0]', False),       # a busy machine
+    (False, 'time.sleep(0.04); return [0.3, 0.0]', True),
+    (True, 'end = time.thread_time() + 0.03\n                while time.thread_time() < end: pass\n'
+           '                return [0.3, 0.0]', True),
+])
+def test_where_the_world_waits_the_deadline_is_cpu_time(tmp_path, task, world_waits, act, late):
+    station = FakeStation(task)
+    station.lockstep = world_waits
+    report = _run(tmp_path, task, station, _policy(tmp_path, act))
+    assert report.outcome == ('POLICY_ERROR' if late else 'SUCCESS')
+    assert ('ms of CPU time, the deadline is 25 ms' in report.reason) == (world_waits and late)
+
+
 def test_a_late_action_is_dropped_and_not_executed_later(tmp_path, task):
     act = 'time.sleep(0.06 if self.count == 2 else 0); return [0.5, 0.2] if self.count == 2 else observation["tip"]'
     station = FakeStation(task)
