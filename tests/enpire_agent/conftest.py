@@ -95,12 +95,13 @@ class FakeStation:
         self.before_trial(self.count)
         parameters = load_recipe(self.work_tree).parameters
         # Fresh seeds are drawn by the operating system: there the outcome follows from the number of the trial.
-        drawn = seed if kind == 'search' else f'{kind} {self.kinds.count(kind)}'
+        lines = self.ledger.entries()
+        drawn = seed if kind == 'search' else f'{kind} {sum(line["kind"] == kind for line in lines)}'
         success = random.Random(f'{drawn}').random() < self.rate_of(parameters)
         outcome = self.forced.get(self.count) or self.force_kind.get(kind) or ('SUCCESS' if success else 'TIMEOUT')
         now = datetime.now(timezone.utc).isoformat()
         line = self.ledger.append({
-            'trial_id': f'trial_{len(self.ledger.entries()):04d}', 'campaign': 'c', 'station': 'station_1',
+            'trial_id': f'trial_{len(lines):04d}', 'campaign': 'c', 'station': 'station_1',
             'task': 'push_t', 'kind': kind, 'recipe': self._identity(), 'seed': seed,
             'outcome': outcome, 'reason': f'made up: {outcome}', 'env_hash': self.env_hash, 'started': now,
             'ended': now, 'wall_duration': 1.0, 'duration': 12.5, 'position_error': 0.005 if success else 0.1})

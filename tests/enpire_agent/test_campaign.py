@@ -193,6 +193,35 @@ def test_a_restart_goes_on_where_it_was_and_repeats_no_trial(make_campaign, kind
     assert len({iteration.commit for iteration in state.iterations}) == len(state.iterations)
 
 
+def test_a_campaign_that_is_killed_before_each_of_its_trials_decides_as_one_that_never_was(make_campaign, tmp_path):
+    class Killed(BaseException):
+        pass
+
+    def second_trial(number):
+        if number > 1:
+            raise Killed
+
+    def decided(state):
+        return [(i.origin, i.state, i.reason, i.seeds, i.outcomes, i.before) for i in state.iterations]
+
+    settings = dict(goal=2.0, search_trials=3, gate_trials=5, max_iterations=3)
+    campaign, world, _ = make_campaign(**settings)
+    uninterrupted = campaign.run()
+    (tmp_path / 'runs').rename(tmp_path / 'uninterrupted')
+
+    state, sessions = None, 0
+    while state is None:
+        campaign, world, _ = make_campaign(**settings)
+        world.before_trial, sessions = second_trial, sessions + 1
+        try:
+            state = campaign.run()
+        except Killed:
+            pass
+    assert sessions == uninterrupted.trials == state.trials
+    assert decided(state) == decided(uninterrupted)
+    assert {i.state for i in state.iterations} == {KEPT, REVERTED}
+
+
 def test_a_crash_between_commit_and_state_does_not_commit_twice(make_campaign, monkeypatch):
     from enpire_agent import recipe_repository
 
