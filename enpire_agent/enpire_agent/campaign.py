@@ -69,6 +69,7 @@ class Campaign:
         self._file = self.directory / 'campaign.json'
         self._hold = hold or StationHold()
         self._saving = threading.Lock()
+        self._candidates_left: int | None = None                    # hypotheses after the current one, where known
         self._shown = ''                                            # whose files lie in the work tree, where known
         self._ask_again: dict[str, float] = {}                      # remote -> time.monotonic()
         self.state = self._load(settings)
@@ -111,9 +112,7 @@ class Campaign:
     @property
     def remaining(self) -> float:
         """Estimated s of wall time until the end."""
-        estimate = getattr(self._researcher, 'candidates_left', None)
-        candidates = None if estimate is None or self.state.best is None else estimate(self._context())
-        return self._budget.remaining(candidates)
+        return self._budget.remaining(self._candidates_left)
 
     # --- the campaign ---
 
@@ -229,9 +228,13 @@ class Campaign:
         state = self.state
         number = len(state.iterations) + 1
         self._show_best()
-        edit = self._researcher.propose(self._context())
+        context = self._context()
+        edit = self._researcher.propose(context)
         if edit is None:
             return None
+        # Asked here and not when somebody looks: a researcher reads the work tree, which changes during a race.
+        estimate = getattr(self._researcher, 'candidates_left', None)
+        self._candidates_left = max(0, estimate(context) - 1) if estimate is not None else None
         iteration = Iteration(
             number=number, hypothesis=edit.hypothesis, method=edit.method, origin=edit.origin,
             files=dict(edit.files), parent=state.best.commit, adopts=edit.adopts, started=_now())
