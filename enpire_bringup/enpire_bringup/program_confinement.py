@@ -49,11 +49,12 @@ def landlock_version() -> int:
     return max(0, libc.syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), ctypes.c_uint32(1)))
 
 
-def confine(readable, writable) -> bool:
+def confine(readable, writable, hidden=()) -> bool:
     """Keep this process, for good, from everything but the system's libraries and the folders given.
 
-    readable: files and folders that may be read besides; writable: folders that may be written. No TCP, no
-    signals to processes outside (as far as the kernel's version goes).
+    readable: files and folders that may be read besides; writable: folders that may be written; hidden: folders that
+    may not be read although they lie in one that may. No TCP, no signals to processes outside (as far as the
+    kernel's version goes).
     Returns False where the kernel has no Landlock; nothing is confined then. Raises OSError when it fails.
     """
     version = landlock_version()
@@ -66,8 +67,10 @@ def confine(readable, writable) -> bool:
     attributes = struct.pack('=QQQ', handled, tcp, scopes)
     size = 24 if version >= 6 else 16 if version >= 4 else 8
     ruleset = _call(_CREATE_RULESET, ctypes.c_char_p(attributes), ctypes.c_size_t(size), ctypes.c_uint32(0))
+    hidden = [os.path.realpath(path) for path in hidden]
     for path in (*_SYSTEM, sys.prefix, sys.base_prefix, *readable):
-        _allow(ruleset, path, _READ & handled)
+        for part in _without(os.path.realpath(path), hidden):
+            _allow(ruleset, part, _READ & handled)
     for pattern in _DEVICES:
         for path in glob.glob(pattern):
             _allow(ruleset, path, (_READ_FILE | _READ_DIR | _WRITE_FILE | _IOCTL_DEV) & handled)
@@ -116,6 +119,20 @@ def refuse_system_calls() -> bool:
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     return libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.c_char_p(where), 0, 0) == 0
+
+
+def _without(path: str, hidden: list) -> list:
+    """`path`, or all that lies in it but the hidden folders where it holds some: rules hold for all that is below."""
+    inside = [folder for folder in hidden if f'{folder}/'.startswith(f'{path}/')]
+    if not inside:
+        return [path]
+    if path in inside:
+        return []
+    try:
+        return [part for entry in os.scandir(path) if not entry.is_symlink()      # it may lead to what is hidden
+                for part in _without(entry.path, inside)]
+    except OSError:
+        return []
 
 
 def _allow(ruleset: int, path: str, rights: int) -> None:

@@ -34,6 +34,7 @@ from pathlib import Path
 from typing import Any
 
 from enpire_bringup import program_worker
+from enpire_bringup.paths import runs_directory
 from enpire_bringup.program_frames import FrameError, FrameReader, encode
 
 DEFAULT_MEMORY = 2 << 30        # bytes
@@ -81,7 +82,8 @@ class ProgramProcess:
     memory_limit: bytes of private and shared memory.
     start_timeout: s of wall time for loading the file and constructing the class.
 
-    The program may read the system's libraries, what is on this process's sys.path and its own folder, and
+    The program may read the system's libraries, what is on this process's sys.path and its own folder (no results, even
+    where these lie in one of them), and
     write only a scratch folder of its own ($TMPDIR), which goes with it; it starts threads but no processes, and opens
     no sockets: see program_confinement.py.
     `confined`: False where the kernel cannot do that.
@@ -134,7 +136,7 @@ class ProgramProcess:
             Path(log_file).parent.mkdir(parents=True, exist_ok=True)
         job = {'file': str(self.file), 'class': self.class_name, 'cwd': str(Path(cwd).resolve()),
                'log': str(Path(log_file).resolve()) if log_file else '', **limits,
-               'path': _import_path(), 'temporary': tempfile.gettempdir(),
+               'path': _import_path(), 'temporary': tempfile.gettempdir(), 'hidden': str(runs_directory()),
                'requests': request_read, 'answers': answer_write, 'life': life_read}
         inherited = (request_read, answer_write, life_read)
         try:

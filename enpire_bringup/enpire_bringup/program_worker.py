@@ -332,7 +332,7 @@ def serve(job: dict) -> None:
     # Before the program's first line: it may read its own folder and what it imports, and write to
     # its scratch folder.
     confined = confine([os.path.dirname(job['file']), job['cwd'], *job['path'], *_linked_packages(job['path'])],
-                       [job['scratch']])
+                       [job['scratch']], [job['hidden']])
     refuse_system_calls()
 
     def read() -> dict:

@@ -479,6 +479,22 @@ def test_the_program_reads_its_folder_and_no_results(program, tmp_path):
 
 
 @needs_landlock
+def test_results_stay_hidden_where_they_lie_in_a_folder_that_programs_import_from(tmp_path, monkeypatch):
+    workspace, recipe = tmp_path / 'workspace', tmp_path / 'workspace' / 'runs' / 'c' / 'station_1' / 'recipe'
+    recipe.mkdir(parents=True)
+    (recipe / 'program.py').write_text(PROGRAM)
+    (recipe.parent / 'ledger.jsonl').write_text('{}')
+    (workspace / 'notes.txt').write_text('for everybody')
+    monkeypatch.setattr(sys, 'path', [*sys.path, str(workspace)])
+    monkeypatch.setenv('ENPIRE_RUNS', str(workspace / 'runs'))
+    with ProgramProcess(recipe / 'program.py', 'Program', {}) as process:
+        assert process.call('read', str(workspace / 'notes.txt'), timeout=1) == 'for everybody'
+        assert process.call('read', str(recipe / 'program.py'), timeout=1) == PROGRAM
+        with pytest.raises(ProgramError, match='PermissionError'):
+            process.call('read', str(recipe.parent / 'ledger.jsonl'), timeout=1)
+
+
+@needs_landlock
 def test_the_program_cannot_change_its_recipe(program, tmp_path):
     process = program()
     for file in (tmp_path / 'program.py', tmp_path / 'new.txt', '/etc/enpire_test'):
