@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import struct
 
+import numpy as np
+
 from enpire_agent.durable_file import without_nan
 
 _CDR = b'\0\1\0\0'        # encapsulation: plain CDR, low byte first
@@ -13,8 +15,16 @@ _SECOND = 1_000_000_000
 
 
 def step_message(content: dict) -> bytes:
-    """A std_msgs/String with `content` as JSON; NaN becomes null."""
-    return _CDR + _text(json.dumps(without_nan(content), separators=(',', ':')))
+    """A std_msgs/String with `content` as JSON; arrays become lists, to the sixth decimal, and NaN becomes null."""
+    try:
+        text = json.dumps(content, separators=(',', ':'), default=_numbers, allow_nan=False)
+    except ValueError:
+        text = json.dumps(without_nan(json.loads(json.dumps(content, default=_numbers))), separators=(',', ':'))
+    return _CDR + _text(text)
+
+
+def _numbers(array: np.ndarray) -> list[float]:
+    return [round(float(value), 6) for value in array.ravel().tolist()]
 
 
 def step_of(message: bytes) -> dict:

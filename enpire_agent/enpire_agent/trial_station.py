@@ -287,7 +287,7 @@ class RosTrialStation:
         self._servo.publish(message)
 
     def record_step(self, content: dict, stamp: int) -> None:
-        self._recorder.step(_plain(content), stamp)
+        self._recorder.step(content, stamp)
 
     def retreat(self) -> int:
         if self._closing:
@@ -524,11 +524,3 @@ def _newest(entries, limit: float, stamp=lambda entry: entry[0]):
         if stamp(entry) <= limit:
             return entry
     return None
-
-
-def _plain(value):
-    if isinstance(value, np.ndarray):
-        return [round(float(entry), 6) for entry in value.ravel()]
-    if isinstance(value, dict):
-        return {key: _plain(entry) for key, entry in value.items()}
-    return value

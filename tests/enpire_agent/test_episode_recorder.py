@@ -64,7 +64,8 @@ def test_a_station_that_dies_leaves_what_was_recorded_until_then(tmp_path):
     if child == 0:
         recorder = EpisodeRecorder()
         record(recorder, tmp_path / 'a')
-        time.sleep(0.3)      # more than a sending
+        recorder._wake.set()
+        recorder._sender.join(20)      # all is sent
         os.kill(os.getpid(), signal.SIGKILL)
     os.waitpid(child, 0)
     wait_for((tmp_path / 'a' / 'episode.mcap').exists, 'the finished file')

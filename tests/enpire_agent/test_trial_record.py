@@ -11,7 +11,7 @@ from std_msgs.msg import String
 
 from enpire_agent.episode_writer import EpisodeWriter
 from enpire_agent.message_definition import message_definition
-from enpire_agent.recorded_messages import compressed_image, step_message
+from enpire_agent.recorded_messages import compressed_image, step_message, step_of
 from enpire_agent.trial_record import (RecordError, policy_start, read_frames, read_result, read_steps, write_result,
                                        write_started)
 from enpire_bringup.configuration import ConfigurationError
@@ -74,6 +74,8 @@ def test_an_episode_is_what_rosbag2_expects_of_an_mcap_file(episode):
 def test_what_is_written_without_ros_is_what_ros_writes():
     ours = step_message({'step': 3, 'text': 'Ü'})
     assert deserialize_message(ours, String).data == '{"step":3,"text":"\\u00dc"}'
+    step = {'pose': np.array([1 / 3, np.nan]), 'action': None, 'count': np.arange(2)}
+    assert step_of(step_message(step)) == {'pose': [0.333333, None], 'action': None, 'count': [0.0, 1.0]}
     for frame in ('', 'a', 'top_optical'):
         image = deserialize_message(compressed_image(b'\xff\xd8\xff12', frame, 5 * 10**9 + 7), CompressedImage)
         assert (image.header.frame_id, image.header.stamp.sec, image.header.stamp.nanosec) == (frame, 5, 7)
