@@ -1,4 +1,4 @@
-"""Verbs that measure: enpire bench verdict, perception, planning, reset, lockstep, memory, fleet."""
+"""Verbs that measure: enpire bench verdict, perception, planning, reset, lockstep, memory, fleet, campaign."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import sys
 
 def add_verbs(verbs) -> None:
     bench = verbs.add_parser('bench', help='measure this machine: verdict, perception, planning, reset, lockstep, '
-                                               'memory, fleet')
+                                               'memory, fleet, campaign')
     kinds = bench.add_subparsers(title='what to measure', metavar='WHAT', required=True)
 
     verdict = kinds.add_parser('verdict', help='latency from a camera frame to its verdict')
@@ -36,6 +36,16 @@ def add_verbs(verbs) -> None:
     lockstep = kinds.add_parser('lockstep', help='policy steps a second, with cameras and without')
     lockstep.add_argument('--steps', type=_count, default=900, metavar='N', help='policy steps of each kind')
     _add_common(lockstep, run_lockstep)
+
+    campaign = kinds.add_parser('campaign', help='how much research gains; long, and the same command resumes it')
+    campaign.add_argument('--repeats', type=_count, default=5, metavar='N', help='campaigns')
+    campaign.add_argument('--gate', type=_count, default=50, metavar='N', help='fresh seeds before and after each')
+    campaign.add_argument('--iterations', type=_count, default=8, metavar='N', help='hypotheses at most, each')
+    campaign.add_argument('--name', default='', help='of the bench; its campaigns append a number; default: '
+                                                     'bench-campaign, with -in-process where that is asked for')
+    campaign.add_argument('--in-process', action='store_true',
+                          help='trials without ROS and cameras: minutes instead of hours, to try a researcher out')
+    _add_common(campaign, run_campaign)
 
     memory = kinds.add_parser('memory', help="memory of the station's processes, and how fast it grows")
     memory.add_argument('--seconds', type=_count, default=120, metavar='S', help='s of wall time; a night has 36000')
@@ -176,6 +186,24 @@ def run_fleet(options) -> int:
         print(f'{title:33} ' + '  '.join(f'{name} {value:8.1f}' for name, value in figures[key].items()) + '  ms')
     met = figures['announced_to_visible_ms']['p99'] < VISIBLE_LIMIT_MS
     print(f'p99 {"meets" if met else "misses"} the limit of {VISIBLE_LIMIT_MS:.0f} ms')
+    return _finish(options, figures, met)
+
+
+def run_campaign(options) -> int:
+    from enpire_agent.bench_campaign import LEAST_MEDIAN, LEAST_WORST, MOST_BEFORE, meets, run
+
+    name = options.name or 'bench-campaign' + ('-in-process' if options.in_process else '')
+    figures = run(options.repeats, options.gate, name=name, iterations=options.iterations,
+                  in_process=options.in_process, station=options.station, task=options.task, report=_report)
+    for repeat in figures['repeats']:
+        print(f'{repeat["campaign"]:30} {repeat["before"]:6.0%} -> {repeat["after"]:6.0%} on fresh seeds; '
+              f'{repeat["iterations"]} iterations, {repeat["trials"]} trials, {repeat["minutes"]:.0f} min, '
+              f'MRU {repeat["mru"]:.0%}; best: {repeat["method"]}')
+    print(f'median {figures["before_median"]:.0%} -> {figures["after_median"]:.0%}, worst after '
+          f'{figures["after_worst"]:.0%}; curves: {figures["picture"]}')
+    met = meets(figures)
+    print(f'{"meets" if met else "misses"} at most {MOST_BEFORE:.0%} before, at least {LEAST_MEDIAN:.0%} after in the '
+          f'median and {LEAST_WORST:.0%} in the worst')
     return _finish(options, figures, met)
 
 

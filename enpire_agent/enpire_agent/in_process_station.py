@@ -215,7 +215,8 @@ class InProcessStation:
         item, c, s = self._task.objects[name], math.cos(pose[2]), math.sin(pose[2])
         edge, face = self._points[name]
         places = np.vstack([edge, face]) @ np.array([[c, s], [-s, c]]) + pose[:2]
-        seen = self._world.sees(item.camera, item.body, np.column_stack([places, np.full(len(places), item.face_height)]))
+        points = np.column_stack([places, np.full(len(places), item.face_height)])
+        seen = self._world.sees(item.camera, item.body, points)
         return bool(seen[:len(edge)].mean() >= LEAST_OUTLINE and seen[len(edge):].mean() >= LEAST_FACE)
 
     def _observation(self, view: dict, now: float) -> dict:
@@ -224,8 +225,8 @@ class InProcessStation:
         return {'time': now, **{name: values[name] for name in self._task.observation}}
 
     def _judged(self, view: dict, now: float) -> dict:
-        objects = {name: {'pose': pose, 'visible': seen, 'occluded': not seen, 'visible_fraction': float(seen), 'residual': 0.0}
-                   for name, (pose, seen) in view.items()}
+        objects = {name: {'pose': pose, 'visible': seen, 'occluded': not seen, 'visible_fraction': float(seen),
+                          'residual': 0.0} for name, (pose, seen) in view.items()}
         names, positions, _, efforts = self._world.joint_state()
         return {'time': now, **objects, 'joint_positions': dict(zip(names, positions)),
                 'joint_efforts': dict(zip(names, efforts))}

@@ -28,7 +28,7 @@ class Edit:
     hypothesis: str
     method: str
     files: Mapping[str, str | None]
-    origin: str                       # 'idea:<id>#<variant>', 'idea:<id>#<name>=<value>,...' or 'adopt:<station>/<commit>'
+    origin: str                       # 'idea:<id>#<variant or name=value,...>' or 'adopt:<station>/<commit>'
     adopts: str = ''                  # a peer's commit that is taken over
 
 

@@ -1,8 +1,8 @@
 """A recipe's train.py at work: recorded trials in, weights out.
 
 train.py defines `class Trainer: __init__(self, config)`, config as the policy gets it, and `train(self, trials)`, which
-returns values for weights.json beside it: numbers, texts, lists and dicts. trials: one dict a recorded trial, the oldest
-first, with `outcome`, `time` (n,) s, `tip` and `target` (n, 2) m, and for each object its pose (n, 3) m, m, rad.
+returns values for weights.json beside it: numbers, texts, lists and dicts. trials: one dict a recorded trial, the
+oldest first, with `outcome`, `time` (n,) s, `tip` and `target` (n, 2) m, and for each object its pose (n, 3) m, m, rad.
 It runs confined as a policy does.
 """
 

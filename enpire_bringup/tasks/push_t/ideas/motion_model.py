@@ -12,7 +12,7 @@ import math
 import numpy as np
 
 LENGTHS = np.concatenate([[0.0], np.geomspace(0.002, 0.12, 14)])   # m, of the pushes that are considered
-BRANCHES = 40            # first pushes for which a second one is considered
+BRANCHES = 25            # first pushes for which a second one is considered
 SLOWEST_STEP = 0.0008    # m a policy step
 GATHER_SPEED = 0.0025    # m a policy step by which a step may be longer or shorter than the one before
 LONGER = 1.5             # times the planned length that a push may get
