@@ -28,6 +28,11 @@ class JointStateHistory:
         """Stamp (ns) of the newest joint state."""
         return self._states[-1][0] if self._states else None
 
+    @property
+    def latest(self) -> Any:
+        """The newest joint state; None before the first."""
+        return self._states[-1][1] if self._states else None
+
     def at(self, stamp: int) -> tuple[int, Any] | None:
         """(its stamp in ns, the newest joint state not after `stamp`), so that load does not decide which it is."""
         return next((entry for entry in reversed(self._states) if entry[0] <= stamp), None)
@@ -55,6 +60,12 @@ class JointStateMailbox(JointStateHistory):
         with self._lock:
             self._empty()
             return super().newest
+
+    @property
+    def latest(self) -> bytes | None:
+        with self._lock:
+            self._empty()
+            return super().latest
 
     def at(self, stamp: int) -> tuple[int, bytes] | None:
         with self._lock:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from builtin_interfaces.msg import Time
-from sensor_msgs.msg import JointState
+from rclpy.clock import Clock, ClockType
 from std_msgs.msg import String
 from tf2_msgs.msg import TFMessage
 
+from enpire_bringup.joint_state_history import JointStateMailbox
 from enpire_bringup.node_group import run_single
 from enpire_bringup.robot_description import LinkTransforms, robot_description
-from enpire_bringup.station_node import LATCHED_QOS, STATE_QOS, StationNode
+from enpire_bringup.serialized_messages import SECOND, JointStateReader, stamp_of
+from enpire_bringup.station_node import LATCHED_QOS, StationNode
 from enpire_bringup.transform_messages import TF_QOS, TF_STATIC_QOS, transform_message
 
-TF_PERIOD = 0.033    # s of ROS time between two messages on tf, at least
+TF_PERIOD = 0.033    # s of wall time between two messages on tf, while somebody subscribes
 
 
 class RobotStatePublisher(StationNode):
@@ -22,21 +24,26 @@ class RobotStatePublisher(StationNode):
         super().__init__('robot_state_publisher', needs_task=False, **kwargs)
         urdf = robot_description(self.station, for_viewers=True)
         self._links = LinkTransforms(urdf)
-        self._last = float('-inf')
+        self._states = JointStateMailbox(self)
+        self._reader = JointStateReader()
+        self._last: int | None = None       # stamp (ns) of the joint state published last
         self._description = self.create_publisher(String, 'robot_description', LATCHED_QOS)
         self._static = self.create_publisher(TFMessage, 'tf_static', TF_STATIC_QOS)
         self._moving = self.create_publisher(TFMessage, 'tf', TF_QOS)
         self._description.publish(String(data=urdf))
         self._static.publish(_message(self._links.fixed(), Time()))
-        self.create_subscription(JointState, 'joint_states', self._on_joint_state, STATE_QOS)
+        self.create_timer(TF_PERIOD, self._publish, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
-    def _on_joint_state(self, message: JointState) -> None:
-        stamp = message.header.stamp.sec + message.header.stamp.nanosec * 1e-9
-        if self._last <= stamp < self._last + TF_PERIOD:
+    def _publish(self) -> None:
+        if not self._moving.get_subscription_count():
             return
-        self._last = stamp
-        positions = dict(zip(message.name, message.position))
-        self._moving.publish(_message(self._links.moving(positions), message.header.stamp))
+        state = self._states.latest
+        if state is None or stamp_of(state) == self._last:
+            return
+        self._last, names, positions, _, _ = self._reader.read(state)
+        stamp = Time()
+        stamp.sec, stamp.nanosec = divmod(self._last, SECOND)
+        self._moving.publish(_message(self._links.moving(dict(zip(names, positions))), stamp))
 
 
 def _message(transforms, stamp: Time) -> TFMessage:

@@ -15,14 +15,15 @@ from enpire_msgs.msg import ObjectPose
 from geometry_msgs.msg import PoseStamped
 from rclpy.action import ActionClient
 from rclpy.node import Node
-from sensor_msgs.msg import Image, JointState
+from sensor_msgs.msg import Image
 
 from enpire_bringup.actions import RemoteCallCancelled, RemoteCallError, call_action
 from enpire_bringup.image_messages import ImageMessageError, read_image
+from enpire_bringup.joint_state_history import JointStateMailbox
 from enpire_bringup.kinematics import quaternion_of
 from enpire_bringup.serialized_messages import SECOND, JointStateReader, stamp_of
 from enpire_bringup.station import Station
-from enpire_bringup.station_node import IMAGE_QOS, LATEST_QOS, STATE_QOS
+from enpire_bringup.station_node import IMAGE_QOS, STATE_QOS
 from enpire_reset.robot import CameraSilent, Grip, GripEnd, Move, MoveEnd, Sighting, SkillCancelled, SkillError
 
 MOVE_TIMEOUT = 60.0       # s of wall time; arm_control has tighter bounds of its own
@@ -47,10 +48,9 @@ class StationRobot:
         # One motion for each arm and each gripper may run at a time.
         self._threads = ThreadPoolExecutor(2 * len(station.arms), thread_name_prefix='motion')
         self._poses: deque[ObjectPose] = deque(maxlen=KEPT)
-        self._state: bytes | None = None     # the newest joint state as it came: few of them are ever read
+        self._states = JointStateMailbox(node)
         self._reader = JointStateReader()
         self._news = threading.Condition()
-        node.create_subscription(JointState, 'joint_states', self._on_state, LATEST_QOS, raw=True)
         node.create_subscription(ObjectPose, 'object_poses', self._on_pose, STATE_QOS)
 
     # -- motions
@@ -115,10 +115,9 @@ class StationRobot:
         return [positions[names.index(joint)] for joint in joints]
 
     def _newest_state(self) -> bytes:
-        self._wait_for(lambda: self._state is not None, STATE_TIMEOUT)
-        if self._state is None:
+        if not self._wait_for(lambda: self._states.newest is not None, STATE_TIMEOUT):
             raise SkillError(f'no joint state came within {STATE_TIMEOUT:g} s; is the station running?')
-        return self._state
+        return self._states.latest
 
     def look(self, name: str, images: int, timeout: float) -> list[Sighting]:
         """See `Robot`. Images count that were taken after this call began, by their stamps."""
@@ -145,7 +144,7 @@ class StationRobot:
     def image(self, topic: str, timeout: float) -> Image | None:
         """The next image on a topic taken from now on, or None. Nobody listens there between two calls: cameras and
         overlays cost nothing then."""
-        since = stamp_of(self._state) if self._state is not None else 0
+        since = self._states.newest or 0
         images: list[Image] = []
 
         def on_image(message: Image) -> None:
@@ -171,9 +170,6 @@ class StationRobot:
                     return False
                 self._news.wait(min(left, 0.1))
         return True
-
-    def _on_state(self, state: bytes) -> None:
-        self._state = state
 
     def _on_pose(self, message: ObjectPose) -> None:
         with self._news:
