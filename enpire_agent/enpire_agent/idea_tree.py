@@ -214,6 +214,8 @@ def _draw_ticks(drawing: Drawing, layout: _Layout, nodes: list[Node], y: float) 
 
 
 def _clock(minutes: float) -> str:
+    if minutes < 1.5:
+        return f'{60 * minutes:.0f} s'
     if minutes < 10:
         return f'{minutes:.1f} min'
     return f'{minutes:.0f} min' if minutes < 180 else f'{minutes / 60:.1f} h'

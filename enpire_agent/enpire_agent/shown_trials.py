@@ -59,8 +59,11 @@ def _from_worst(trials: Sequence[tuple]) -> list[tuple]:
     """(run, line, why), the failure farthest from the goal first; without failures the slowest success."""
     failures = [entry for entry in trials if entry[1]['outcome'] != SUCCESS]
     if failures:
-        return [(run, line, 'of all failures the one that ended farthest from the goal')
-                for run, line in sorted(failures, key=lambda entry: -(entry[1].get('position_error') or 0.0))]
+        measured = [entry for entry in failures if entry[1].get('position_error') is not None]
+        ranked = sorted(measured, key=lambda entry: -entry[1]['position_error'])
+        return ([(run, line, 'of all failures the one that ended farthest from the goal') for run, line in ranked]
+                + [(run, line, 'a failure; how far from the goal it ended was not measured')
+                   for run, line in failures if line.get('position_error') is None])
     return [(run, line, 'every trial succeeded; this one took longest')
             for run, line in sorted(trials, key=lambda entry: -entry[1]['duration'])]
 

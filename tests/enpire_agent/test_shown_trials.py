@@ -35,6 +35,17 @@ def test_when_every_trial_succeeded_the_slowest_is_the_worst(tmp_path):
     assert (best.line['duration'], worst.line['duration']) == (min(durations), max(durations))
 
 
+def test_a_failure_that_was_not_measured_is_the_worst_only_where_none_was(tmp_path):
+    runs = filmed(record_campaign(tmp_path / 'c', decisions=('revert',), gate=6))
+    failures = [line for line in runs[0].lines.values() if line['outcome'] in ('TIMEOUT', 'FAILURE', 'POLICY_ERROR')]
+    failures[0]['position_error'] = None
+    assert best_and_worst(runs)[-1].line['position_error'] is not None
+    for line in runs[0].lines.values():
+        line['position_error'] = None
+    worst = best_and_worst(runs)[-1]
+    assert worst.line['outcome'] != 'SUCCESS' and 'was not measured' in worst.why
+
+
 def test_trials_that_say_nothing_or_were_not_filmed_are_not_shown(tmp_path):
     directory = record_campaign(tmp_path / 'c')
     assert best_and_worst(read_runs(directory)) == []
