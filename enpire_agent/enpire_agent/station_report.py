@@ -219,7 +219,8 @@ def _campaign(status) -> dict | None:
     if status is None:
         return None
     fields = ('state', 'campaign', 'phase', 'iteration', 'hypothesis', 'best_recipe', 'best_trials',
-              'best_successes', 'trials', 'successes', 'elapsed', 'remaining', 'message')
+              'best_successes', 'trials', 'successes', 'elapsed', 'remaining', 'robot_utilization', 'token_utilization',
+              'message')
     values = {field: getattr(status, field) for field in fields}
     values['remaining'] = None if math.isnan(values['remaining']) else values['remaining']
     return values
@@ -296,4 +297,8 @@ def _status_lines(status: dict | None) -> list[str]:
                      f"{status['successes']} of {status['trials']} trials succeeded{left}")
         if status['hypothesis']:
             lines.append(f"           {status['hypothesis']}")
+        best = (f"best recipe {status['best_recipe'][:10]}: {status['best_successes']} of {status['best_trials']}; "
+                if status['best_recipe'] else '')
+        lines.append(f"           {best}MRU {100 * status['robot_utilization']:.0f} %, "
+                     f"MTU {status['token_utilization']:.0f} tokens a minute")
     return lines

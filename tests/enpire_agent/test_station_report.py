@@ -21,12 +21,21 @@ GOOD = {
     'planner': 'ompl', 'safety': 'ok', 'guard': 'ok', 'problems': [],
     'status': {'state': 'IDLE', 'campaign': '', 'phase': '', 'iteration': 0, 'hypothesis': '', 'best_recipe': '',
                'best_trials': 0, 'best_successes': 0, 'trials': 0, 'successes': 0, 'elapsed': 0.0, 'remaining': None,
-               'message': ''}}
+               'robot_utilization': 0.0, 'token_utilization': 0.0, 'message': ''}}
 
 
 @pytest.fixture
 def report():
     return copy.deepcopy(GOOD)
+
+
+def test_a_campaign_is_told_with_its_best_recipe_and_utilization(report):
+    report['status'].update(state='RUNNING', campaign='monday', phase='search', iteration=3, hypothesis='Push slower',
+                            best_recipe='2e347b9c4aa6', best_trials=20, best_successes=19, robot_utilization=0.986,
+                            token_utilization=1250.0)
+    text = status_text(report)
+    assert 'Push slower' in text
+    assert 'best recipe 2e347b9c4a: 19 of 20; MRU 99 %, MTU 1250 tokens a minute' in text
 
 
 def test_rate_age_and_latency_come_from_what_arrived():
