@@ -233,7 +233,6 @@ def test_a_policy_that_misbehaves_is_a_policy_error_with_its_traceback(tmp_path,
     record = json.loads((report.request.directory / 'trial.json').read_text())
     assert report.outcome == 'POLICY_ERROR'
     assert where in record['traceback'] and said in record['traceback']
-    assert _run(tmp_path, task, FakeStation(task), _policy(tmp_path)).outcome == 'SUCCESS', 'the station goes on'
 
 
 @pytest.mark.parametrize('act', [
