@@ -10,15 +10,15 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Callable, Protocol, Sequence
+from typing import Callable, Sequence
 
 from enpire_agent.campaign_budget import CampaignBudget
 from enpire_agent.campaign_state import (BASELINE, GATE, KEPT, REVERTED, RUNNING, SEARCH, Best, CampaignSettings,
                                          CampaignState, Iteration, Measurement, TrialOutcome, read_campaign)
-from enpire_agent.campaign_trials import SAYS_NOTHING, CampaignError, CampaignStopped, CampaignTrials, RunTrial
+from enpire_agent.campaign_trials import (SAYS_NOTHING, CampaignError, CampaignStopped, CampaignTrials, Listener,
+                                          RunTrial)
 from enpire_agent.ledger import Ledger
 from enpire_agent.racing import Evidence, Move, decide
 from enpire_agent.recipe import load_recipe, static_check
@@ -36,14 +36,6 @@ _POLICY_ERRORS_TO_STOP = 2       # consecutive; then the edit is broken, more tr
 _INTERRUPTED_GATES = 3           # attempts at the gate of one recipe that something else than the recipe may end
 _REMOTE_ANSWERS = 10.0           # s of wall time that a peer's remote gets within the campaign's own time ...
 _ASK_REMOTE_AGAIN = 60.0         # ... and s after which one that did not answer is asked again
-
-
-class Listener(Protocol):
-    """Hears what a campaign does. Called from the campaign's thread."""
-
-    def event(self, kind: str, iteration: int, text: str, commit: str = '') -> None: ...
-
-    def kept(self, recipe: Best, decision: str, parent: str, env_hash: str) -> None: ...
 
 
 class Campaign:

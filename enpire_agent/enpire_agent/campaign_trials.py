@@ -6,7 +6,7 @@ import threading
 from collections import deque
 from typing import Callable, Protocol
 
-from enpire_agent.campaign_state import SEARCH, CampaignState, Measurement, TrialOutcome, outcome_of_line
+from enpire_agent.campaign_state import SEARCH, Best, CampaignState, Measurement, TrialOutcome, outcome_of_line
 from enpire_agent.ledger import Ledger
 from enpire_agent.station_hold import StationHold
 from enpire_agent.time_split import HELD, RUNNING, TimeSplit
@@ -34,6 +34,8 @@ class Listener(Protocol):
     """Hears what a campaign does. Called from the campaign's thread."""
 
     def event(self, kind: str, iteration: int, text: str, commit: str = '') -> None: ...
+
+    def kept(self, recipe: Best, decision: str, parent: str, env_hash: str) -> None: ...
 
 
 class CampaignTrials:
