@@ -279,5 +279,6 @@ def run_ledger_verify(options) -> int:
 def run_report(options) -> int:
     from enpire_agent.report import write_report
 
-    print(write_report(campaign_directory(options.campaign)))
+    page = write_report(campaign_directory(options.campaign))
+    print(f'{page}\n{page.parent / "report"}: its charts as PNG')
     return 0

@@ -5,6 +5,7 @@ from html.parser import HTMLParser
 import pytest
 from recorded_campaign import film, record_campaign
 
+from enpire_agent.cli import main
 from enpire_agent.fleet_log import FleetLog
 from enpire_agent.report import MAX_PAGE_BYTES, write_report
 from enpire_agent.score import success_interval
@@ -268,6 +269,14 @@ def test_a_page_of_eight_stations_and_300_iterations_each_stays_below_its_bound(
     left_out = page.one('tbody', id='station_8-1').text
     assert '+' + 'x' * 200 not in left_out and 'show ' in left_out, 'Git tells the rest'
     assert all(float(svg['viewbox'].split()[3]) < 1500 for svg in page.all('svg', class_='wide'))
+
+
+def test_the_verb_says_where_the_page_and_the_charts_are(tmp_path, monkeypatch, capsys):
+    directory = record_campaign(tmp_path / 'c', decisions=('revert',))
+    monkeypatch.setenv('ENPIRE_RUNS', str(tmp_path))
+    assert main(['report', 'c']) == 0
+    page, charts = capsys.readouterr().out.splitlines()
+    assert page == str(directory / 'report.html') and charts.split(':')[0] == str(directory / 'report')
 
 
 def test_a_folder_without_a_campaign_is_one_clear_error(tmp_path):
