@@ -63,7 +63,7 @@ def test_ledger_verify_tells_of_trials_that_the_ledger_lacks(campaign, capsys):
 
 def test_report_prints_where_the_page_is(campaign, capsys):
     assert main(['report']) == 0
-    path = capsys.readouterr().out.strip()
+    path = capsys.readouterr().out.splitlines()[0]
     assert path.endswith('/c/report.html') and open(path).read().startswith('<!doctype html>')
 
 
