@@ -15,7 +15,8 @@ def add_verbs(verbs) -> None:
     recipes = verbs.add_parser('recipes', help='what a campaign tried, kept, took back and adopted, out of Git')
     add_campaign_option(recipes)
     recipes.add_argument('--decision', choices=DECISIONS, help='only these, e.g. revert: ideas that were taken back')
-    recipes.add_argument('--grep', default='', metavar='TEXT', help='only those whose hypothesis, method or reason has it')
+    recipes.add_argument('--grep', default='', metavar='TEXT',
+                         help='only those whose hypothesis, method or reason has it')
     recipes.add_argument('--station', default='', help='only of this station')
     recipes.add_argument('--show', default='', metavar='COMMIT', help='message and difference of one of them')
     recipes.add_argument('--json', action='store_true', help='as JSON')
@@ -54,8 +55,8 @@ def run_recipes(options) -> int:
         figures = f'{recipe.successes}/{recipe.trials}' if recipe.trials else '-'
         print(f'{recipe.commit[:10]}  {recipe.station:{width}}  {_MARKS.get(recipe.decision, recipe.decision):8}  '
               f'{figures:>7}  {recipe.hypothesis}' + (f'  [{recipe.reason}]' if recipe.reason else ''))
-    print(f'\n./enpire recipes {directory.name} --show COMMIT shows what one changed; ./enpire adopt COMMIT takes over a '
-          "peer's")
+    print(f'\n./enpire recipes {directory.name} --show COMMIT shows what one changed; ./enpire adopt COMMIT takes over '
+          "a peer's")
     return 0
 
 

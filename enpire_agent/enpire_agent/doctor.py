@@ -9,6 +9,7 @@ import ctypes
 import importlib
 import json
 import os
+import re
 import shutil
 import socket
 import statistics
@@ -33,6 +34,7 @@ STATION_SHARED_MEMORY = 64e6             # bytes in /dev/shm that a station's im
 LATE_TIMER = 0.010                       # s: a third of a camera's period
 SLOW_FRAME = 0.030                       # s: one period of a 30 Hz camera
 LARGE_SKEW = 0.05                        # s off the time servers; a fleet compares wall clocks
+OLDEST_GIT = (2, 30)
 AGENTS = ('codex', 'claude', 'kimi')
 WORLD_WITHIN = 60.0                      # s of wall time for the world's probe
 IMAGES_WITHIN = 5.0                      # s of wall time for every camera of a running station
@@ -70,7 +72,7 @@ def examine(station: str, task: str, view_port: int, domain_states: Iterable[dic
         ports(view_port, _tcp_port_is_free(view_port)),
         clocks(_clock_state(), jitter),
         *_guarded('machine', _machine), shared_memory(_free_bytes(Path('/dev/shm'))),
-        git(shutil.which('git'), git_identity()), agents({name: shutil.which(name) for name in AGENTS})]
+        git(git_version()), agents({name: shutil.which(name) for name in AGENTS})]
     for state in states:
         findings += _guarded('cameras', lambda state=state: [running_cameras(state)])
     if not states:
@@ -223,12 +225,15 @@ def shared_memory(free: float | None) -> Finding:
     return Finding('shared memory', OK, f"{figures['free_mb']} MB free in /dev/shm", figures=figures)
 
 
-def git(executable: str | None, identity: str) -> Finding:
-    if executable is None:
+def git(version: str) -> Finding:
+    """version: what `git --version` prints, empty where there is no git."""
+    number = re.search(r'(\d+)\.(\d+)', version)
+    if number is None:
         return Finding('git', ERROR, 'git is not installed; recipes live in Git', 'sudo apt-get install -y git')
-    if not identity:
-        return Finding('git', OK, 'no identity of yours; recipes are committed in the name of the station')
-    return Finding('git', OK, f'{identity}')
+    if tuple(map(int, number.groups())) < OLDEST_GIT:
+        return Finding('git', ERROR, f'git {number[0]} is too old for the recipes; {OLDEST_GIT[0]}.{OLDEST_GIT[1]} or '
+                                     'later is needed', 'sudo apt-get install -y git')
+    return Finding('git', OK, f'{number[0]}; recipes are committed in the name of the station, whatever is configured')
 
 
 def agents(found: Mapping[str, str | None]) -> Finding:
@@ -372,10 +377,8 @@ def fsync_seconds(folder: Path) -> float:
     return statistics.median(times)
 
 
-def git_identity() -> str:
-    values = [subprocess.run(['git', 'config', '--get', key], capture_output=True, text=True).stdout.strip()
-              for key in ('user.name', 'user.email')] if shutil.which('git') else []
-    return f'{values[0]} <{values[1]}>' if values and all(values) else ''
+def git_version() -> str:
+    return subprocess.run(['git', '--version'], capture_output=True, text=True).stdout if shutil.which('git') else ''
 
 
 class _Timex(ctypes.Structure):

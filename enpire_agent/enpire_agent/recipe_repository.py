@@ -188,7 +188,7 @@ class RecipeRepository:
     def fetch_commit(self, commit: str, remote: str, campaign: str, timeout: float = _REMOTE_TIMEOUT) -> None:
         """See to it that a peer's commit is here; asks the remote only when it is not.
 
-        Raises RepositoryError, and CommitMissingError when the remote does not have it: the peer's branch was rewritten.
+        Raises RepositoryError, and CommitMissingError when the remote does not have it (a branch was rewritten).
         """
         if self.has(commit):
             return
@@ -199,8 +199,9 @@ class RecipeRepository:
             with self._fetching(timeout) as lock:
                 recipe_remote.fetch(self.work_tree, remote, commit, timeout, lock)
         except RepositoryError as error:
-            raise CommitMissingError(f'commit {commit[:12]} is not on a branch of {remote} any more, and it does not give '
-                                  f'it out otherwise: the branch was rewritten, or the commit never pushed') from error
+            raise CommitMissingError(
+                f'commit {commit[:12]} is not on a branch of {remote} any more, and it does not give it out otherwise: '
+                f'the branch was rewritten, or the commit never pushed') from error
 
     def adopt(self, commit: str, trailers: Mapping[str, object], how: str = TAKE_OVER) -> str:
         """Bring a peer's recipe, or the idea in its last commit, onto this branch; returns the new SHA-1.

@@ -114,10 +114,11 @@ def test_too_little_shared_memory_is_a_warning(free, level, said):
     assert_found(doctor.shared_memory(free), level, said)
 
 
-def test_git_has_to_be_there_and_an_identity_may():
-    assert_found(doctor.git(None, ''), ERROR, 'git is not installed')
-    assert_found(doctor.git('/usr/bin/git', ''), OK, 'in the name of the station')
-    assert_found(doctor.git('/usr/bin/git', 'A <a@b>'), OK, 'A <a@b>')
+def test_git_has_to_be_there_and_not_too_old():
+    assert_found(doctor.git(''), ERROR, 'git is not installed')
+    assert_found(doctor.git('git version 2.25.1\n'), ERROR, '2.30 or later')
+    assert_found(doctor.git('git version 2.39.5 (Apple Git-154)\n'), OK, '2.39; recipes are committed in the name of')
+    assert_found(doctor.git(doctor.git_version()), OK, 'in the name of the station')
 
 
 def test_coding_agents_are_named_and_never_needed():

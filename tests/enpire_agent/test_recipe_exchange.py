@@ -1,4 +1,4 @@
-"""The station's side of the fleet without ROS: what is pushed, announced, fetched and adopted, and what is written down."""
+"""A station's side of the fleet without ROS: what is pushed, announced, fetched, adopted, and written down."""
 
 import json
 import os
@@ -124,7 +124,7 @@ def test_what_was_not_pushed_when_the_process_died_is_pushed_by_the_next(ours, p
     ours.exchange.announced(pushed)
 
     assert pushed.commit == recipe.commit
-    assert [again.key for again in ours.start()] == [recipe.key], 'and who comes later hears of it from the next process'
+    assert [again.key for again in ours.start()] == [recipe.key], 'who comes later hears of it from the next'
     assert ours.exchange.push_due() == []
 
 

@@ -20,7 +20,7 @@ def test_git_alone_tells_what_was_tried_and_what_became_of_it(campaign, capsys):
     start, *tried = campaign_history(campaign.directory.parent)
 
     assert start.decision == 'start' and start.commit == state.baseline.recipe
-    assert [(recipe.commit, recipe.hypothesis, recipe.decision, recipe.trials, recipe.successes) for recipe in tried] == [
+    assert [(r.commit, r.hypothesis, r.decision, r.trials, r.successes) for r in tried] == [
         (i.commit, i.hypothesis, 'keep' if i.state == 'kept' else 'revert', i.trials, i.successes)
         for i in state.iterations]
     assert all(recipe.parent_recipe and recipe.interval for recipe in tried)
