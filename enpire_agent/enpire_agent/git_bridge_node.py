@@ -60,7 +60,7 @@ class GitBridge(StationNode):
         try:
             return absolute_remote(remote) if remote else ''
         except RepositoryError as error:
-            raise ConfigurationError(f'git_bridge: parameter remote: {error}') from error
+            raise ConfigurationError(f'parameter remote: {error}') from error
 
     def _on_kept(self, message: Recipe) -> None:
         self._exchange.keep(KeptRecipe(**{name: getattr(message, name) for name in _FIELDS}))
