@@ -43,22 +43,25 @@ def test_git_alone_tells_what_was_tried_and_what_became_of_it(campaign, capsys):
         assert 'no recipe' in capsys.readouterr().err
 
 
-def test_the_peers_that_were_fetched_are_listed_too(campaign, tmp_path, recipe):
-    campaign, state = campaign
+@pytest.fixture
+def ours(tmp_path, recipe):
+    return RecipeRepository.open_or_create(tmp_path / 'runs' / 'c' / 'station_1' / 'recipe', 'station_1', recipe)
+
+
+def test_the_peers_that_were_fetched_are_listed_too(ours, tmp_path, recipe):
     peer = RecipeRepository.open_or_create(tmp_path / 'elsewhere', 'station_2', recipe)
     peer.write({'notes/why.md': 'because'})
     commit = peer.commit('Notes help', {'Station': 'station_2', 'Decision': 'keep'})
     peer.push(str(tmp_path / 'remote.git'), 'c')
-    ours = RecipeRepository(campaign.directory / 'recipe')
     ours.fetch(str(tmp_path / 'remote.git'), 'c')
 
-    of_peer = [recipe for recipe in campaign_history(campaign.directory.parent) if recipe.station == 'station_2']
+    start, of_peer = campaign_history(tmp_path / 'runs' / 'c')
 
-    assert [(recipe.commit, recipe.hypothesis) for recipe in of_peer] == [(commit, 'Notes help')]
+    assert (start.decision, start.commit) == ('start', ours.head)
+    assert (of_peer.commit, of_peer.station, of_peer.hypothesis) == (commit, 'station_2', 'Notes help')
 
 
-def test_a_long_hypothesis_is_listed_whole(campaign, tmp_path):
-    campaign, _ = campaign
+def test_a_long_hypothesis_is_listed_whole(ours, tmp_path):
     hypothesis = 'Slow pushes keep the block from turning ' * 6
-    RecipeRepository(campaign.directory / 'recipe').commit(hypothesis, {'Decision': 'keep'})
-    assert campaign_history(campaign.directory.parent)[-1].hypothesis == hypothesis.strip()
+    ours.commit(hypothesis, {'Decision': 'keep'})
+    assert campaign_history(tmp_path / 'runs' / 'c')[-1].hypothesis == hypothesis.strip()
