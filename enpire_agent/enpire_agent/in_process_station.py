@@ -17,11 +17,11 @@ import numpy as np
 import yaml
 
 from enpire_agent.policy_session import next_target
-from enpire_agent.trial import edge_places, farthest_place
+from enpire_agent.start_places import CLEARANCE, StartPlaces
 from enpire_bringup.configuration import ConfigurationError
 from enpire_bringup.guard import guard_limits
 from enpire_bringup.guarded_arms import GuardedArms, ServoTarget
-from enpire_bringup.kinematics import ArmKinematics, UnreachableError, tool_down
+from enpire_bringup.kinematics import ArmKinematics
 from enpire_bringup.station import Station
 from enpire_bringup.task import Task
 from enpire_bringup.trajectory_controller import StationMotion
@@ -30,7 +30,6 @@ from enpire_bringup.world import World
 POSITION_NOISE = 1.2e-4          # m on each axis, standard deviation
 YAW_NOISE = math.radians(0.02)   # rad
 LEAST_OUTLINE, LEAST_FACE = 0.45, 0.35    # shares that must be seen for a pose to be trusted
-_CLEARANCE = 0.10                # m above the policy's height for the way to its start
 _WAY_TIME = 0.5                  # s for each part of that way
 _LEAD_IN = 4                     # policy steps that the tip is streamed to before the policy starts
 _SETTLED_LOOK = 0.6              # s from the last step until the final verdict
@@ -70,7 +69,7 @@ class InProcessStation:
         self._world = World(station, task)
         self._reward_class = _reward_class(task)
         self._task_content = yaml.safe_load(task.file.read_text(encoding='utf-8'))
-        self._places = self._start_places()
+        self._places = StartPlaces(station, task, self._kinematics)
         self._points = {name: points_of(np.array(item.outline)) for name, item in task.objects.items()}
         self._in_the_way = True
         self._fault = ''
@@ -135,32 +134,12 @@ class InProcessStation:
         return GuardedArms(self._station, guard_limits(self._station, self._task), changed=self._hear, lockstep=True,
                            send=lambda name, command, stamp: self._sent.append((name, command, stamp)))
 
-    def _start_places(self) -> list[np.ndarray]:
-        space, places = self._task.action, []
-        for place in edge_places(space.low, space.high):
-            try:
-                self._joints_over(place, 0.0)
-                self._joints_over(place, _CLEARANCE)
-                places.append(place)
-            except UnreachableError:
-                continue
-        return places
-
-    def _joints_over(self, place, rise: float) -> np.ndarray:
-        return self._kinematics.ik(self._tool(place, rise), self._arm.named['home'],
-                                   margin=self._station.safety.joint_margin)
-
-    def _tool(self, place, rise: float = 0.0) -> np.ndarray:
-        """Pose (4, 4) of the tool pointing down over a place on the table, turned with the arm."""
-        base = self._arm.base_xyz
-        return tool_down(place[0], place[1], self._task.action.height + rise,
-                         math.atan2(place[1] - base[1], place[0] - base[0]))
-
     def _go_to_start(self) -> np.ndarray:
-        place = farthest_place(self._places, np.array(self._world.object_pose(self._task.goal.object)[:2]))
+        place = self._places.farthest_from(self._world.object_pose(self._task.goal.object)[:2])
         self._tick()
-        for rise in (_CLEARANCE, 0.0):
-            points = [(_WAY_TIME, self._joints_over(place, rise).tolist(), [0.0] * len(self._arm.joints))]
+        for rise in (CLEARANCE, 0.0):
+            joints = self._places.joints(*place, self._task.action.height + rise)
+            points = [(_WAY_TIME, joints.tolist(), [0.0] * len(self._arm.joints))]
             self._motion.arms[self._arm.name].follow(self._motion.now, 0, points)
             for _ in range(round((_WAY_TIME + 0.1) / self._world.period)):
                 self._tick()
@@ -170,7 +149,7 @@ class InProcessStation:
 
     def _policy_step(self, target: np.ndarray) -> None:
         """Answer this policy step with a target (2,) for the tip and go on to the next one."""
-        self._tick(ServoTarget(self._tool(target), 'world', self._world.stamp_ns))
+        self._tick(ServoTarget(self._places.tool(*target, self._task.action.height), 'world', self._world.stamp_ns))
         while not self._world.is_policy_tick(self._task.policy.rate):
             self._tick()
 

@@ -420,18 +420,5 @@ def started_content(request: TrialRequest, started: str) -> dict:
             'process': {'pid': process.pid, 'create_time': process.create_time()}}
 
 
-def edge_places(low, high, inset: float = 0.01) -> list[np.ndarray]:
-    """Corners and edge centres (2,) of the action space, `inset` m inside."""
-    low, high = np.asarray(low, float) + inset, np.asarray(high, float) - inset
-    middle = (low + high) / 2
-    return [np.array([x, y]) for x in (low[0], middle[0], high[0]) for y in (low[1], middle[1], high[1])
-            if not (x == middle[0] and y == middle[1])]
-
-
-def farthest_place(places, object_xy) -> np.ndarray:
-    """The place farthest from the object; the first of those that are equally far."""
-    return max(places, key=lambda place: round(float(np.hypot(*(place - object_xy))), 6))
-
-
 def _now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec='milliseconds')

@@ -20,13 +20,14 @@ from sensor_msgs.msg import Image, JointState
 from std_srvs.srv import Trigger
 
 from enpire_agent.episode_recorder import EpisodeRecorder
+from enpire_agent.start_places import CLEARANCE, StartPlaces
 from enpire_agent.trial import ABORTED, POLICY_ERROR, RESET_FAILED, SAFETY_STOP, Check, Judgement, ResetReport, Step
-from enpire_agent.trial import TrialEnd, edge_places, farthest_place
+from enpire_agent.trial import TrialEnd
 from enpire_bringup.actions import (RemoteCallCancelled, RemoteCallError, RemoteCallRejected, call_action,
                                     call_service)
 from enpire_bringup.configuration import ConfigurationError
 from enpire_bringup.guard import guard_limits
-from enpire_bringup.kinematics import ArmKinematics, UnreachableError, quaternion_of, tool_down
+from enpire_bringup.kinematics import ArmKinematics, quaternion_of
 from enpire_bringup.polled_topic import PolledTopic
 from enpire_bringup.safety_limits import tightened
 from enpire_bringup.serialized_messages import JointStateReader, stamp_of
@@ -51,7 +52,6 @@ CLEAR_BOUND = 5.0            # for the arms to stand, so that the guard can be c
 
 LONGEST_BACKLOG = 3          # policy steps of a lockstep world that are answered one after the other
 STEPS_TO_BE_IN_STEP = 3      # consecutive policy steps answered in time before the policy starts
-CLEARANCE = 0.10             # m above the policy's height for moves to and from its start
 RISES = (CLEARANCE, 0.07, 0.05)   # m that the arm rises after a trial; the first that it can
 CLOSING_FORCE = 15.0         # N
 SETTLED_LOOK = 0.6           # s of ROS time after the retreat until "not yet" is believed: the object must lie still
@@ -80,7 +80,7 @@ class RosTrialStation:
         self._kinematics = ArmKinematics(node.station, self._arm.name)
         self.lockstep = node.station.lockstep
         self._objects = tuple(name for name in node.task.observation if name in node.task.objects)
-        self._start_places = self._reachable_places()
+        self._start_places = StartPlaces(node.station, node.task, self._kinematics)
         camera = node.station.cameras[node.task.objects[node.task.goal.object].camera]
         self._camera = camera
         self._tick = SECOND / node.station.control_rate
@@ -236,7 +236,7 @@ class RosTrialStation:
         if not result.success:
             raise TrialEnd(*((SAFETY_STOP, self.guard_fault) if self.guard_fault else (RESET_FAILED, result.message)))
         height = self._task.action.height
-        x, y = farthest_place(self._start_places, self._object_position())
+        x, y = self._start_places.farthest_from(self._object_position())
         self._move(self._tip_goal(MoveArm.Goal.POSE, x, y, height + CLEARANCE))
         self._move(self._tip_goal(MoveArm.Goal.LINEAR, x, y, height))
 
@@ -381,34 +381,11 @@ class RosTrialStation:
                 raise TrialEnd(SAFETY_STOP, self.guard_fault)
             raise TrialEnd(RESET_FAILED, result.message)
 
-    def _reachable_places(self) -> list[np.ndarray]:
-        """Places (2,) at the edge of the action space where the policy can start with the tool pointing down."""
-        space, home = self._task.action, self._arm.named['home']
-        margin = self._station.safety.joint_margin
-        reachable = []
-        for x, y in edge_places(space.low, space.high):
-            try:
-                for z in (space.height, space.height + CLEARANCE):
-                    self._kinematics.ik(self._tool_down(x, y, z), home, margin=margin)
-                reachable.append(np.array([x, y]))
-            except UnreachableError:
-                continue
-        if not reachable:
-            raise ConfigurationError(
-                f'{self._task.file}: action.low {list(space.low)} and action.high {list(space.high)} (m): the '
-                f'{self._arm.name} arm reaches no corner and no edge of that with its tool pointing down')
-        return reachable
-
-    def _tool_down(self, x: float, y: float, z: float) -> np.ndarray:
-        """Pose (4, 4) of the tool pointing down, turned with the arm, so that the wrist stays mid-range."""
-        base = self._arm.base_xyz
-        return tool_down(x, y, z, math.atan2(y - base[1], x - base[0]))
-
     def _tip_goal(self, mode: int, x: float, y: float, z: float) -> MoveArm.Goal:
         return MoveArm.Goal(arm=self._arm.name, mode=mode, pose=self._tip_pose(x, y, z))
 
     def _tip_pose(self, x: float, y: float, z: float) -> PoseStamped:
-        pose = self._tool_down(x, y, z)
+        pose = self._start_places.tool(x, y, z)
         message = PoseStamped()
         message.header.frame_id = 'world'
         position, orientation = message.pose.position, message.pose.orientation

@@ -9,8 +9,8 @@ import pytest
 
 from enpire_agent.ledger import Ledger
 from enpire_agent.policy_session import next_target, read_action
-from enpire_agent.trial import (ABORTED, Check, Judgement, ResetReport, Step, Trial, TrialEnd, edge_places,
-                                farthest_place, make_request)
+from enpire_agent.start_places import edge_places, farthest_place
+from enpire_agent.trial import ABORTED, Check, Judgement, ResetReport, Step, Trial, TrialEnd, make_request
 from enpire_bringup.paths import share_directory
 from enpire_bringup.task import load_task
 
