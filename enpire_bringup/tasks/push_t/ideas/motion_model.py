@@ -14,7 +14,7 @@ import numpy as np
 LENGTHS = np.concatenate([[0.0], np.geomspace(0.002, 0.12, 14)])   # m, of the pushes that are considered
 BRANCHES = 25            # first pushes for which a second one is considered
 SLOWEST_STEP = 0.0008    # m a policy step
-GATHER_SPEED = 0.0025    # m a policy step by which a step may be longer or shorter than the one before
+GATHER_SPEED = 0.0015    # m a policy step by which a step may be longer or shorter than the one before
 LONGER = 1.5             # times the planned length that a push may get
 LAG = 0.015              # m that the tip trails behind its target, at most
 LEAST = 0.008            # m of push before another one may be better

@@ -13,7 +13,7 @@ import numpy as np
 
 LENGTHS = np.concatenate([[0.0], np.geomspace(0.002, 0.12, 14)])   # m, of the pushes that are considered
 SLOWEST_STEP = 0.0008    # m a policy step
-GATHER_SPEED = 0.0025    # m a policy step by which a step may be longer or shorter than the one before
+GATHER_SPEED = 0.0015    # m a policy step by which a step may be longer or shorter than the one before
 HIDDEN = 0.4             # rad to either side of where the tip hides the T
 ROOM_BEHIND = 0.09       # m that the tip needs behind the T
 NEAR = 0.006             # m before the place of a push at which it begins
