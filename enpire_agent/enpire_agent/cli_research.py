@@ -36,6 +36,8 @@ def add_verbs(verbs) -> None:
     campaign.add_argument('--researcher', default='', help='builtin')
     campaign.add_argument('--minutes', type=float, default=0.0, metavar='M', help='of wall time; 0: no limit')
     campaign.add_argument('--trials', type=_count, default=0, metavar='N', help='in all; 0: no limit')
+    campaign.add_argument('--tokens', type=_token_count, default=0, metavar='N',
+                          help="of the researcher's model, input and output; 0: no limit")
     campaign.add_argument('--goal', type=float, default=0.0, metavar='RATE',
                           help="success rate at which the search ends, 0 to 1; default: the task's")
     _add_budget_options(campaign, 0, 0, 0)
@@ -93,10 +95,14 @@ def add_campaign_option(parser) -> None:
     parser.add_argument('campaign', nargs='?', default='', help='its name; default: the newest')
 
 
-def _count(text: str) -> int:
-    if not text.isdigit() or int(text) > 1_000_000:
-        raise argparse.ArgumentTypeError(f"'{text}' is no count; expected a whole number from 0 to 1000000")
+def _count(text: str, most: int = 1_000_000) -> int:
+    if not text.isdigit() or int(text) > most:
+        raise argparse.ArgumentTypeError(f"'{text}' is no count; expected a whole number from 0 to {most}")
     return int(text)
+
+
+def _token_count(text: str) -> int:
+    return _count(text, 10**15)
 
 
 # --- demo ---
@@ -168,8 +174,8 @@ def run_campaign(options) -> int:
     goal = RunCampaign.Goal(
         campaign=name, recipe=os.path.abspath(options.recipe) if options.recipe else '',
         researcher=options.researcher, max_iterations=options.iterations, max_trials=options.trials,
-        max_duration=60.0 * options.minutes, search_trials=options.search_trials, gate_trials=options.gate_trials,
-        goal=options.goal)
+        max_duration=60.0 * options.minutes, max_tokens=options.tokens, search_trials=options.search_trials,
+        gate_trials=options.gate_trials, goal=options.goal)
     progress = Progress()
     progress.say(f'campaign {name}; the same command with --name {name} resumes it')
     with connect(options.namespace) as client:

@@ -195,14 +195,15 @@ class Station:
                                                      feedback=_stages(progress)))
 
     def campaign(self, name: str, *, minutes: float, recipe: str = '', researcher: str = '', trials: int = 0,
-                 iterations: int = 0, gate_trials: int = 0, search_trials: int = 0, goal: float = 0.0) -> Campaign:
+                 iterations: int = 0, tokens: int = 0, gate_trials: int = 0, search_trials: int = 0,
+                 goal: float = 0.0) -> Campaign:
         """Improve a recipe until the goal or a budget is reached; resumes the campaign of that name.
 
         minutes: of wall time for the search; what follows it gets as much again and an hour. Zeros: the task's.
         """
         request = RunCampaign.Goal(campaign=name, recipe=recipe, researcher=researcher, max_iterations=iterations,
-                                   max_trials=trials, max_duration=60.0 * minutes, search_trials=search_trials,
-                                   gate_trials=gate_trials, goal=float(goal))
+                                   max_trials=trials, max_duration=60.0 * minutes, max_tokens=tokens,
+                                   search_trials=search_trials, gate_trials=gate_trials, goal=float(goal))
         with _clear_words():
             return same_fields(Campaign, self.client.run_campaign(request, timeout=120.0 * minutes + 3600.0))
 

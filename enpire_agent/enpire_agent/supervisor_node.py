@@ -40,17 +40,13 @@ CANCELLED_BOUND = 30.0     # s of wall time that a cancelled trial gets to retre
 STATION_AWAY = 120.0       # s of wall time that parts of the station get to come back before a person is asked
 RUNNER_BUSY = 600.0        # s of wall time that somebody else's trial is waited for
 
-# StationStatus has no state of its own for training: the researcher is at work then, the robot is not.
-STATES = {RESETTING: StationStatus.RESETTING, RUNNING: StationStatus.RUNNING, TRAINING: StationStatus.THINKING,
+STATES = {RESETTING: StationStatus.RESETTING, RUNNING: StationStatus.RUNNING, TRAINING: StationStatus.TRAINING,
           THINKING: StationStatus.THINKING, HELD: StationStatus.HELD}
 WAY_OUT = 'look at the station, put right what is wrong, then type: ./enpire resume'      # of a hold
 
 
 class Supervisor(StationNode):
-    """Runs one campaign at a time; wall time throughout.
-
-    Parameter `max_tokens`: budget of a campaign that begins from now on; 0 does not limit.
-    """
+    """Runs one campaign at a time; wall time throughout."""
 
     def __init__(self, **kwargs):
         super().__init__('supervisor', **kwargs)
@@ -65,7 +61,6 @@ class Supervisor(StationNode):
         self._hold = StationHold(self._runs / '.stations' / self._station_name / 'hold.json')
         if self._hold.reason:
             self.get_logger().warning(f'held since before this start: {self._hold.reason}')
-        self.declare_adjustable('max_tokens', 0, 0, 10**15, 'tokens')
         self._peers = PeerRecipes(self._station_name)
         self._status = self.create_publisher(StationStatus, 'station_status', LATCHED_QOS)
         self._events = self.create_publisher(AgentEvent, 'agent_events', HISTORY_QOS)
@@ -119,7 +114,7 @@ class Supervisor(StationNode):
             search_trials=asked.search_trials or terms.search_trials,
             gate_trials=asked.gate_trials or terms.success_window, goal=asked.goal or terms.goal,
             max_iterations=asked.max_iterations, max_trials=asked.max_trials, max_duration=asked.max_duration,
-            max_tokens=self.get_parameter('max_tokens').value)
+            max_tokens=asked.max_tokens)
         return Campaign(
             directory, settings, repository=repository, researcher=researcher, listener=_Listener(self, settings),
             run_trial=lambda kind, seed, stopped: self._trial(settings, repository, kind, seed, stopped),
