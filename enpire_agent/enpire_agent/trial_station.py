@@ -45,6 +45,7 @@ GRIPPER_BOUND = 30.0
 TIME_JUMP = 2.0              # s of ROS time between two joint states; a world that was reset goes on within 1 s
 STATE_SILENCE = 8.0          # without a joint state: the station is gone
 VIEW_SILENCE = 5.0           # without an object pose or a verdict: the camera or what looks at it is gone
+VERDICT_TRAILS = 1           # policy steps behind the object poses: the reward program then judges while the world goes on
 VIEW_WAIT_LOCKSTEP = 2.0     # for the view of one step; then the step goes on with the view before
 VIEW_WAIT_REAL_TIME = 0.004
 LOOK_BOUND = 8.0             # for a verdict with a clear view
@@ -261,11 +262,13 @@ class RosTrialStation:
 
     def next_step(self, after: int) -> Step:
         stamp, positions = self._wait_for_state(after)
-        limit = stamp - round(self._task.policy.camera_latency / self._task.policy.rate * SECOND) + self._tick - 1
-        self._wait_for_view(limit)
+        period = SECOND / self._task.policy.rate
+        limit = stamp - round(self._task.policy.camera_latency * period) + self._tick - 1
+        judged = limit - round(VERDICT_TRAILS * period)
+        self._wait_for_view(limit, judged)
         with self._news:
             views = {name: _newest(poses, limit) for name, poses in self._poses.items()}
-            verdict = _newest(self._verdicts, limit, lambda judgement: judgement.stamp)
+            verdict = _newest(self._verdicts, judged, lambda judgement: judgement.stamp)
         arm = [positions[self._station.joints.index(joint)] for joint in self._arm.joints]
         tip = self._kinematics.tip(arm)[:2]
         observation = {}
@@ -341,12 +344,13 @@ class RosTrialStation:
                     raise TrialEnd(ABORTED, f'no joint states for {silent:.1f} s; is the station running?')
                 self._news.wait(0.1)
 
-    def _wait_for_view(self, limit: float) -> None:
-        """Until the camera's newest frame before `limit` (ns) was located and judged, within the step's bound."""
-        wanted = step_number(limit, self._camera.rate)
+    def _wait_for_view(self, limit: float, judged: float) -> None:
+        """Until the objects in the camera's newest frame before `limit` (ns) were located, and that before `judged` was
+        judged, within the step's bound."""
+        wanted = step_number(limit, self._camera.rate), step_number(judged, self._camera.rate)
         deadline = time.monotonic() + (VIEW_WAIT_LOCKSTEP if self.lockstep else VIEW_WAIT_REAL_TIME)
         with self._news:
-            while not self._view_is_there(wanted):
+            while not self._view_is_there(*wanted):
                 self._raise_if_closing()
                 now = time.monotonic()
                 quiet = min(self._view_heard, key=self._view_heard.get)
@@ -358,10 +362,10 @@ class RosTrialStation:
                     return
                 self._news.wait(max(0.001, min(0.1, deadline - now)))
 
-    def _view_is_there(self, wanted: int) -> bool:
+    def _view_is_there(self, located: int, judged: int) -> bool:
         rate = self._camera.rate
-        return (all(poses and step_number(poses[-1][0], rate) >= wanted for poses in self._poses.values())
-                and bool(self._verdicts) and step_number(self._verdicts[-1].stamp, rate) >= wanted)
+        return (all(poses and step_number(poses[-1][0], rate) >= located for poses in self._poses.values())
+                and bool(self._verdicts) and step_number(self._verdicts[-1].stamp, rate) >= judged)
 
     def _raise_if_closing(self) -> None:
         if self._closing:

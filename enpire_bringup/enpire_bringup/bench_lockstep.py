@@ -1,8 +1,8 @@
 """How fast a lockstep station runs while a policy streams to it: policy steps a second, with cameras and without.
 
 The client here does what a trial does, but for the policy itself: one servo target for each policy step, after the
-joint state of that step and, with cameras, the object poses and the verdict of the frame that the task's camera_latency
-allows to wait for.
+joint state of that step and, with cameras, the object poses of the frame that the task's camera_latency allows to wait
+for and the verdict of the step before it.
 """
 
 from __future__ import annotations
@@ -103,6 +103,7 @@ class ServoStream:
         self._objects = set(task.objects) if cameras else set()
         self.cameras = [station.cameras[name] for name in sorted({task.objects[item].camera for item in self._objects})]
         self._views = dict.fromkeys((*self._objects, 'verdict') if cameras else (), -1)
+        self._trails = {name: round(SECOND / self._rate) if name == 'verdict' else 0 for name in self._views}     # ns
         self._target = PoseStamped()
         self._target.header.frame_id = 'world'
         self._center = None
@@ -171,7 +172,7 @@ class ServoStream:
         if self._pending is None:
             return
         limit = self._pending - round(self._latency / self._rate * SECOND) + self._tick - 1
-        if self._views and min(self._views.values()) < _step(limit, self._camera_rate):
+        if any(view < _step(limit - self._trails[name], self._camera_rate) for name, view in self._views.items()):
             return
         stamp, self._pending = self._pending, None
         angle = 2 * math.pi * (self.steps if self._resting_at is None else self._resting_at) / CIRCLE_STEPS
