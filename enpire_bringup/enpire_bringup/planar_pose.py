@@ -202,8 +202,7 @@ class PlanarPoseEstimator:
         points = points[np.isfinite(points).all(axis=1)]
         if face.too_small or len(points) < 8:
             return nothing_found('too few pixels have its color', occluded=True)
-        pose, rivals = self._fit(points, face.spacing, near)
-        return self._judge(pose, rivals, points, face, camera, near, camera_covariance)
+        return self._judge(*self._fit(points, face.spacing, near), points, face, camera, near, camera_covariance)
 
     # ---- image ----
 
@@ -285,28 +284,30 @@ class PlanarPoseEstimator:
 
     # ---- fit ----
 
-    def _fit(self, points, spacing, near) -> tuple[np.ndarray, list[np.ndarray]]:
-        """The best pose (3,) for boundary points (n, 2), and other poses that explain them nearly as well."""
+    def _fit(self, points, spacing, near) -> tuple[np.ndarray, list[np.ndarray], tuple]:
+        """The best pose (3,) for boundary points (n, 2), other poses that explain them nearly as well, and the residuals of
+        the best."""
         band = 2.5 * spacing
         if near is not None and np.all(np.isfinite(near)):
             tracked = self._refine(np.asarray(near, float)[None], points, band)[0]
-            if self._is_plain(tracked, points, band):
-                return tracked, []
+            residuals = self._residuals_of(tracked, points)
+            if self._is_plain(residuals, band):
+                return tracked, [], residuals
         for finalists in (FINALISTS, STARTS + 1):
             fits = self._search(points, spacing, near, finalists)
             cost = self._cost(fits, points, band)
             best = self._refine(fits[cost.argmin()][None], points, band)[0]
-            if self._is_plain(best, points, band):
-                return best, []
+            residuals = self._residuals_of(best, points)
+            if self._is_plain(residuals, band):
+                return best, [], residuals
         order = np.argsort(cost, kind='stable')
         return best, [fits[i] for i in order[1:] if not _close(fits[i], best, SAME_POSE)
-                      and cost[i] < 1.5 * cost[order[0]] + 0.05]
+                      and cost[i] < 1.5 * cost[order[0]] + 0.05], residuals
 
-    def _is_plain(self, pose, points, band) -> bool:
+    def _is_plain(self, residuals, band) -> bool:
         """Whether most of the outline has boundary, and little boundary lies outside: no wrong pose does that."""
-        distance, _, along = self._residuals(pose[None], points)
-        return (self._explained(distance[0], along[0], band) > PLAIN_FRACTION
-                and np.mean(distance > band) < MAX_OUTSIDE)
+        distance, _, along = residuals
+        return self._explained(distance, along, band) > PLAIN_FRACTION and np.mean(distance > band) < MAX_OUTSIDE
 
     def _search(self, points, spacing, near, finalists) -> np.ndarray:
         """Fits (s, 3): from all starts, and to the end from the `finalists` best of these."""
@@ -345,6 +346,10 @@ class PlanarPoseEstimator:
         jacobian[..., 2] = gx * y - gy * x
         return distance, jacobian, along
 
+    def _residuals_of(self, pose, points):
+        """The same of one pose (3,): (n,), (n, 3), (n,)."""
+        return tuple(part[0] for part in self._residuals(pose[None], points))
+
     def _step(self, poses, points, band) -> np.ndarray:
         distance, jacobian, _ = self._residuals(poses, points)
         weighted = (jacobian * _weights(distance, band)[..., None]).transpose(0, 2, 1)
@@ -368,14 +373,15 @@ class PlanarPoseEstimator:
 
     # ---- verdict ----
 
-    def _judge(self, pose, rivals, points, face, camera, near, camera_covariance) -> PlanarPose:
+    def _judge(self, pose, rivals, residuals, points, face, camera, near, camera_covariance) -> PlanarPose:
         band = 2.5 * face.spacing
         tracked = near is not None and _close(pose, near, TRACKED_POSE)
         if rivals and near is not None and not tracked:
             followed = [rival for rival in rivals if _close(rival, near, TRACKED_POSE)]
             if followed:
                 pose, tracked = self._refine(followed[0][None], points, band)[0], True
-        distance, jacobian, along = (part[0] for part in self._residuals(pose[None], points))
+                residuals = self._residuals_of(pose, points)
+        distance, jacobian, along = residuals
         fitted = np.abs(distance) < band
         if fitted.sum() < 8:
             return nothing_found('what has its color does not look like its outline')

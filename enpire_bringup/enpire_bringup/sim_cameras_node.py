@@ -36,6 +36,7 @@ class SimCameras(StationNode):
         self.set_parameters([Parameter('use_sim_time', value=False)])   # stamps come with the states
         self._cameras = {name: _CameraTopics(self, camera) for name, camera in self.station.cameras.items()}
         self._subscription = None
+        self._wanted: set[str] = set()      # cameras that somebody has subscribed to
         self._condition = threading.Condition()
         self._due: dict[str, tuple[float, np.ndarray]] = {}
         self._stopping = False
@@ -58,11 +59,11 @@ class SimCameras(StationNode):
                           clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def _look_for_subscribers(self) -> None:
-        wanted = any(camera.wanted for camera in self._cameras.values())
-        if wanted and self._subscription is None:
+        self._wanted = {name for name, camera in self._cameras.items() if camera.wanted}
+        if self._wanted and self._subscription is None:
             self._subscription = self.create_subscription(
                 Float64MultiArray, 'sim/world_state', self._on_state, STATE_QOS, raw=True)
-        elif not wanted and self._subscription is not None:
+        elif not self._wanted and self._subscription is not None:
             self.destroy_subscription(self._subscription)
             self._subscription = None
 
@@ -70,8 +71,8 @@ class SimCameras(StationNode):
         numbers = read_numbers(data)
         stamp, state = float(numbers[0]), numbers[1:]
         tick = round(stamp * self.station.control_rate)
-        due = [name for name, camera in self.station.cameras.items()
-               if is_policy_tick(tick, camera.rate, self.station.control_rate) and self._cameras[name].wanted]
+        due = [name for name in self._wanted
+               if is_policy_tick(tick, self.station.cameras[name].rate, self.station.control_rate)]
         with self._condition:
             for name in due:
                 self._due[name] = (stamp, state)
