@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 import zlib
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from typing import Iterable, Sequence
 
 import numpy as np
@@ -52,6 +52,7 @@ START_SLACK = 0.0005       # m nearer than at its start that a motion may come w
 CHECK_STEP = 0.010         # m that any point of the arm moves between two looks: no more than twice CHECKED
 SEARCHES = 3               # paths that are searched for until one stays free when it is looked at densely
 GOALS = 4                  # joint solutions of a pose that are tried
+ROOM = 0.15                # rad more than the guard's margin that the goal of a move keeps from joint limits where it can
 SWEEP_LOOKS = 30           # positions of a motion at which it is asked whether it sweeps over the table
 CORNERS = (0.12, 0.04)     # rad along the path by which corners are rounded, the first that stays free
 
@@ -108,7 +109,9 @@ class MotionPlanner:
     def to_pose(self, start: Sequence[float], pose: np.ndarray, speed: float,
                 positions: Sequence[Sequence[float]] | None = None) -> Plan:
         """Joint-space move to a TCP pose (4, 4). Raises PlanningError."""
-        goals = islice(self._kinematics.solutions(pose, start, margin=self._margin), GOALS)
+        # What follows at the pose, a servo stream for one, needs room in every joint: near a limit only where it must be.
+        goals = chain(islice(self._kinematics.solutions(pose, start, margin=self._margin + ROOM, restarts=3), GOALS),
+                      islice(self._kinematics.solutions(pose, start, margin=self._margin), GOALS))
         plan = self._to_first(start, goals, speed, positions)
         if plan is None:
             self._solve(pose, start)     # raises, saying how far off the nearest is
