@@ -65,7 +65,7 @@ class PlannedMoves:
         self._contact: dict[str, ContactMove] = {}      # contact-stop moves that run
         self._policy_step = -1
         self._state_stamp = -1                          # ns, of the newest joint state
-        self._state_heard = 0.0                         # monotonic s, when it came
+        self._state_heard = -math.inf                   # monotonic s, when it came
         self._news = threading.Condition()
         self._clients = {name: ActionClient(
             node, FollowJointTrajectory, f'{name}/joint_trajectory_controller/follow_joint_trajectory')
@@ -141,9 +141,9 @@ class PlannedMoves:
         self._check_request(request, arm)
         if self._guarded.fault:
             raise PlanningError(f'the guard holds: {self._guarded.fault}; {WAY_OUT}')
-        if arm.positions is None:
-            raise PlanningError(f'{arm.name}: no joint state has arrived yet; is the station running?')
         self._await_state()
+        if arm.positions is None:
+            raise PlanningError(f'{arm.name}: no joint state that can be used has arrived yet; is the station running?')
         start = arm.start()
         arm.sent(None)     # a servo stream ends here
         began = time.monotonic()
@@ -165,8 +165,10 @@ class PlannedMoves:
         """Nothing is planned from where the arms were before the joint states stopped coming, or began anew."""
         with self._news:
             if not self._news.wait_for(lambda: time.monotonic() - self._state_heard < STATE_AGE, STATE_TIMEOUT):
-                raise PlanningError(f'no joint state for {time.monotonic() - self._state_heard:.1f} s; is the station '
-                                    'running?')
+                silent = time.monotonic() - self._state_heard
+                raise PlanningError('no joint state '
+                                    + (f'for {silent:.1f} s' if math.isfinite(silent) else 'has arrived yet')
+                                    + '; is the station running?')
 
     def _check_request(self, request, arm: ArmMotion) -> None:
         goal = MoveArm.Goal
@@ -290,9 +292,10 @@ class PlannedMoves:
             return MoveGripper.Result(message=f'{request.arm}: another motion of this gripper is running; wait for '
                                               'its end or cancel it')
         try:
+            self._await_state()
             self._guarded.check_gripper(request.arm, request.width, request.max_force)
             return self._grip_checked(goal, request)
-        except (GuardRefusal, RemoteCallError) as error:
+        except (PlanningError, GuardRefusal, RemoteCallError) as error:
             self._node.get_logger().warning(f'gripper: {error}')
             return MoveGripper.Result(message=str(error))
         finally:
