@@ -61,12 +61,6 @@ def run_recipes(options) -> int:
 
 
 def run_adopt(options) -> int:
-    from enpire_agent.remote_station import Station, StationCallError
+    from enpire_agent.cli_research import asked
 
-    with Station(options.namespace or '') as station:
-        try:
-            print(f'enpire: {station.adopt(options.commit, how=options.how)}')
-        except StationCallError as error:
-            print(f'enpire: {error}')
-            return 1
-    return 0
+    return asked(options, lambda station: station.adopt(options.commit, how=options.how))

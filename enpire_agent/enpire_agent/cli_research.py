@@ -189,14 +189,15 @@ def run_campaign(options) -> int:
 
 
 def run_hold(options) -> int:
-    return _asked(options, lambda station: station.hold(options.reason))
+    return asked(options, lambda station: station.hold(options.reason))
 
 
 def run_resume(options) -> int:
-    return _asked(options, lambda station: station.resume())
+    return asked(options, lambda station: station.resume())
 
 
-def _asked(options, ask) -> int:
+def asked(options, ask) -> int:
+    """Exit code of a verb: prints what `ask` (of the station in `options`) answers, or why there is no answer."""
     from enpire_agent.remote_station import Station, StationCallError
 
     with Station(options.namespace or '') as station:

@@ -49,11 +49,12 @@ class JointStateMailbox(JointStateHistory):
         from rclpy.qos import HistoryPolicy, QoSProfile
         from sensor_msgs.msg import JointState
 
+        from enpire_bringup.polled_topic import PolledTopic
+
         super().__init__()
         self._lock = threading.Lock()
-        self._subscription = node.create_subscription(
-            JointState, 'joint_states', lambda data: None, QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=HISTORY),
-            raw=True, callback_group=_served_by_nobody())
+        self._topic = PolledTopic(node, JointState, 'joint_states',
+                                  QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=HISTORY))
 
     @property
     def newest(self) -> int | None:
@@ -73,25 +74,5 @@ class JointStateMailbox(JointStateHistory):
             return super().at(stamp)
 
     def _empty(self) -> None:
-        subscription = self._subscription
-        with subscription.handle:
-            while (taken := subscription.handle.take_message(subscription.msg_type, True)) is not None:
-                self.add(stamp_of(taken[0]), taken[0])
-
-
-def _served_by_nobody():
-    from rclpy.callback_groups import CallbackGroup
-
-    class ServedByNobody(CallbackGroup):
-        """Of entities that no executor waits for."""
-
-        def can_execute(self, entity) -> bool:
-            return False
-
-        def beginning_execution(self, entity) -> bool:
-            return False
-
-        def ending_execution(self, entity) -> None:
-            pass
-
-    return ServedByNobody()
+        for data in self._topic.take():
+            self.add(stamp_of(data), data)

@@ -15,13 +15,17 @@ class PolledTopic:
         self._subscription = node.create_subscription(
             message_type, name, lambda data: None, qos, raw=True, callback_group=_OutOfTheExecutor())
 
-    def newest(self) -> bytes | None:
-        """The newest message (CDR) that came since the last look; the others are dropped. None: there was none."""
-        data = None
+    def take(self) -> list[bytes]:
+        """The messages (CDR) that came since the last look, the oldest first."""
+        messages = []
         with self._subscription.handle:
             while (taken := self._subscription.handle.take_message(self._type, True)) is not None:
-                data = taken[0]
-        return data
+                messages.append(taken[0])
+        return messages
+
+    def newest(self) -> bytes | None:
+        """The newest message (CDR) that came since the last look; the others are dropped. None: there was none."""
+        return next(reversed(self.take()), None)
 
 
 class _OutOfTheExecutor(CallbackGroup):
