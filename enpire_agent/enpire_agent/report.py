@@ -17,7 +17,7 @@ from markupsafe import Markup, escape
 
 from enpire_agent.campaign_state import Iteration, Measurement
 from enpire_agent.charts import OUTCOMES, hill_climb, outcome_bars, utilization_bars
-from enpire_agent.drawing import Drawing, css_classes, css_colors
+from enpire_agent.drawing import css_classes, css_colors
 from enpire_agent.durable_file import write_durably
 from enpire_agent.idea_tree import idea_tree
 from enpire_agent.recipe_diffs import Diff, read_diffs

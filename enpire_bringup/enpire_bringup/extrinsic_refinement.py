@@ -185,9 +185,9 @@ def _fit(camera: PinholeCamera, points: np.ndarray, pixels: np.ndarray) -> tuple
     for _ in range(3):
         rotation = moved.pose[:3, :3]
         rays = points - moved.pose[:3, 3]
-        x, y, z = local = (rays @ rotation).T
+        x, y, z = (rays @ rotation).T      # in the camera's frame
         error = pixels - np.column_stack([moved.fx * x / z + moved.cx, moved.fy * y / z + moved.cy])
-        # d(local) = -R^T (translation + rotation x ray)
+        # d(x, y, z) = -R^T (translation + rotation x ray)
         zero = np.zeros(len(rays))
         cross = np.array([[zero, rays[:, 2], -rays[:, 1]], [-rays[:, 2], zero, rays[:, 0]],
                           [rays[:, 1], -rays[:, 0], zero]]).transpose(2, 0, 1)      # of rotation x ray

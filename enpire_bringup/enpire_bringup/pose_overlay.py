@@ -8,7 +8,6 @@ from typing import Sequence
 import cv2
 import numpy as np
 
-from enpire_bringup.camera_model import PinholeCamera
 from enpire_bringup.object_tracking import Look
 from enpire_bringup.planar_pose import PlanarPose
 from enpire_bringup.task import Goal, TaskObject

@@ -25,7 +25,6 @@ from typing import Any, Callable, Collection, Mapping, Sequence
 import psutil
 
 from enpire_bringup.composition import NodeSpec, ProcessSpec, full_namespace, station_processes
-from enpire_bringup.configuration import ConfigurationError
 from enpire_bringup.node_group import NOT_MADE, READY_LINE
 from enpire_bringup.paths import runs_directory, share_directory
 from enpire_bringup.process_environment import environment_domain, image_environment, prepare_environment

@@ -36,7 +36,7 @@ class FrameAssembler:
     """
 
     def __init__(self, objects: tuple[str, ...], others: tuple[str, ...] = ()):
-        self._objects, self._others = objects, others
+        self._objects = objects
         self._poses: dict[int, dict[str, ObjectView]] = {}
         self._latest = {name: ObjectView(np.full(3, np.nan), False, np.nan) for name in others}
         self._images: dict[int, dict[str, np.ndarray]] = {}
