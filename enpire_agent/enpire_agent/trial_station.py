@@ -50,6 +50,7 @@ VIEW_WAIT_LOCKSTEP = 2.0     # for the view of one step; then the step goes on w
 VIEW_WAIT_REAL_TIME = 0.004
 LOOK_BOUND = 8.0             # for a verdict with a clear view
 CLEAR_BOUND = 5.0            # for the arms to stand, so that the guard can be cleared
+STATUS_BOUND = 1.0           # for the guard's status to follow when it was cleared
 
 LONGEST_BACKLOG = 3          # policy steps of a lockstep world that are answered one after the other
 STEPS_TO_BE_IN_STEP = 3      # consecutive policy steps answered in time before the policy starts
@@ -145,10 +146,12 @@ class RosTrialStation:
         while True:
             response = self._call(lambda: call_service(self._node, self._clear_client, Trigger.Request(), timeout=5.0),
                                   SAFETY_STOP)
-            if response.success:
-                return
+            with self._news:
+                # The status comes by another way than the answer, and after it.
+                if response.success and self._news.wait_for(lambda: not self.guard_fault, STATUS_BOUND):
+                    return
             if self._closing or time.monotonic() > deadline:
-                raise TrialEnd(SAFETY_STOP, response.message)
+                raise TrialEnd(SAFETY_STOP, self.guard_fault if response.success else response.message)
             time.sleep(0.1)      # an arm may still be coming to rest
 
     def use_limits(self, changes: dict[str, float]) -> None:
@@ -473,9 +476,13 @@ class RosTrialStation:
         self._recorder.message('verdict', 'enpire_msgs/msg/Verdict', data, judgement.stamp)
 
     def _on_guard(self, message: DiagnosticStatus) -> None:
-        level = message.level[0] if isinstance(message.level, bytes) else int(message.level)
-        self.guard_fault = message.message if level >= 2 else ''
-        self._guard_refuses = message.message if level == 1 else ''
+        state = next((entry.value for entry in message.values if entry.key == 'state'), '')
+        # A guard that is silent has not stopped anything: a station that comes up waits for its first joint state, and
+        # joint states that stay away end a trial by its own bounds.
+        with self._news:
+            self.guard_fault = message.message if state == 'latched' else ''
+            self._guard_refuses = message.message if state == 'refused' else ''
+            self._news.notify_all()
 
     def _film(self, stamp: int) -> None:
         """Record the newest camera image when one is due."""
