@@ -35,6 +35,7 @@ class GitBridge(StationNode):
 
     def __init__(self, **kwargs):
         super().__init__('git_bridge', **kwargs)
+        self.env_hash = self.current_env_hash()
         self.set_parameters([Parameter('use_sim_time', value=False)])
         self._station_name = self.get_namespace().strip('/') or self.station.name
         self._exchange = RecipeExchange(

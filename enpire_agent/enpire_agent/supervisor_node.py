@@ -50,6 +50,7 @@ class Supervisor(StationNode):
 
     def __init__(self, **kwargs):
         super().__init__('supervisor', **kwargs)
+        self.env_hash = self.current_env_hash()
         self.set_parameters([Parameter('use_sim_time', value=False)])
         self._runs = runs_directory()
         self._station_name = self.get_namespace().strip('/') or self.station.name

@@ -27,6 +27,7 @@ class TrialRunner(StationNode):
 
     def __init__(self, **kwargs):
         super().__init__('trial_runner', **kwargs)
+        self.env_hash = self.current_env_hash()
         # Time is the stamp of the joint states, which come anyway; the clock's messages need not wake this node.
         self.set_parameters([Parameter('use_sim_time', value=False)])
         self._runs = runs_directory()

@@ -27,10 +27,10 @@ from enpire_bringup.collision_model import ArmScene, Clearance
 from enpire_bringup.guard import INSET, ArmGuard
 from enpire_bringup.kinematics import ArmKinematics, UnreachableError
 from enpire_bringup.path_planner import NoPathError, PathPlanner, PathQuestion
+from enpire_bringup.path_timing import along_bends
 from enpire_bringup.station import Station
 from enpire_bringup.task import Task
-from enpire_bringup.trajectory import (
-    JointTrajectory, along_bends, along_path, one_after_another, point_to_point, standing_still)
+from enpire_bringup.trajectory import JointTrajectory, along_path, one_after_another, point_to_point, standing_still
 
 LINE = 'line'              # what plans straight lines of the tool
 LINE_STEP = 0.004          # m between the waypoints of a straight line

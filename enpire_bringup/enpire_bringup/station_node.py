@@ -32,8 +32,7 @@ class StationNode(Node):
     """A node that knows its station and task.
 
     Parameters: `station` (name or file), `task` (name or folder), and the overrides `real_time_factor` (NaN: the
-    station file's), `camera_width` and `camera_height` (pixels, 0: the file's). `env_hash` is the SHA-256 (hex) of
-    the environment at the start, empty without a task. Raises ConfigurationError.
+    station file's), `camera_width` and `camera_height` (pixels, 0: the file's). Raises ConfigurationError.
 
     Once the node spins, a change of any parameter is refused with the reason, except of those declared with
     `declare_adjustable`, and of these a value outside their range.
@@ -41,7 +40,6 @@ class StationNode(Node):
 
     station: Station
     task: Task | None
-    env_hash: str
 
     def __init__(self, name: str, *, needs_task: bool = True, **kwargs):
         super().__init__(name, **kwargs)
@@ -53,7 +51,6 @@ class StationNode(Node):
             if needs_task and not task_name:
                 raise ConfigurationError("parameter 'task' is empty; give a task's name or folder")
             self.task = load_task(task_name) if task_name else None
-            self.env_hash = self.current_env_hash() if self.task else ''
         except Exception:
             self.destroy_node()
             raise
@@ -110,7 +107,8 @@ class StationNode(Node):
         return overridden(load_station(name), factor, width, height)
 
     def current_env_hash(self) -> str:
-        """SHA-256 (hex) of the environment as it is on disk at this moment; `env_hash` is the one at the start."""
+        """SHA-256 (hex) of the environment as it is on disk at this moment. The first time it reads the robot's
+        description, which takes a while: nodes whose figures it belongs to keep it from their start as `env_hash`."""
         if self.task is None:
             raise ConfigurationError(f'{self.get_name()} has no task, so there is no environment to hash')
         return environment_hash(self.task, self.station)

@@ -44,6 +44,7 @@ class SuccessDetector(StationNode):
 
     def __init__(self, **kwargs):
         super().__init__('success_detector', **kwargs)
+        self.env_hash = self.current_env_hash()
         # In simulation a joint state comes with every tick of the clock: their stamps are this node's time, and 100
         # clock messages a second need not wake it.
         self._simulated = self.get_parameter('use_sim_time').value

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from enpire_bringup.trajectory import (
-    TrajectorySampler, along_bends, along_path, one_after_another, point_to_point)
+from enpire_bringup.path_timing import along_bends
+from enpire_bringup.trajectory import TrajectorySampler, along_path, one_after_another, point_to_point
 
 VELOCITY = [2.0, 2.0, 2.0, 2.5, 2.5, 3.0]
 ACCELERATION = [6.0, 6.0, 6.0, 10.0, 10.0, 12.0]
