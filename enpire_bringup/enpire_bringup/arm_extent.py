@@ -6,6 +6,7 @@ Shapes are the collision shapes of the robot description, the gripper closed. "L
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Sequence
 
 import coal
@@ -37,11 +38,7 @@ class ArmExtent:
 
     def __init__(self, station: Station, arm_name: str):
         arm = station.arms[arm_name]
-        urdf = robot_description(station)
-        full = pin.buildModelFromXML(urdf)
-        shapes = collision_geometry(full, urdf)
-        locked = [full.getJointId(name) for name in full.names[1:] if name not in arm.joints]
-        self._model, shapes = pin.buildReducedModel(full, shapes, locked, pin.neutral(full))
+        self._model, shapes = _arm_alone(robot_description(station), arm.joints)
         self._data = self._model.createData()
         self._frame = self._model.getFrameId(arm.tcp_frame)
         joints = [self._model.getJointId(joint) for joint in arm.joints]
@@ -111,6 +108,15 @@ class ArmExtent:
                 float(np.linalg.norm(self._model.jointPlacements[child].translation)) + reach[child]
                 for child in children])
         return np.array([reach[joint] for joint in joints])
+
+
+@lru_cache(maxsize=8)
+def _arm_alone(urdf: str, joints: tuple[str, ...]) -> tuple[pin.Model, pin.GeometryModel]:
+    """Model and collision shapes of a station in which only these joints move. Reading them takes 20 ms, and the
+    guards of a station ask a dozen times: nobody may change them."""
+    full = pin.buildModelFromXML(urdf)
+    locked = [full.getJointId(name) for name in full.names[1:] if name not in joints]
+    return pin.buildReducedModel(full, collision_geometry(full, urdf), locked, pin.neutral(full))
 
 
 def _parts(shape) -> list[tuple[np.ndarray, np.ndarray, float, bool]]:

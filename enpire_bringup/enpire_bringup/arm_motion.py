@@ -7,11 +7,11 @@ from typing import Sequence
 
 import numpy as np
 
+from enpire_bringup.control_ticks import is_policy_tick
 from enpire_bringup.guard import ArmGuard, GuardRefusal, GuardViolation, Violation
 from enpire_bringup.kinematics import ArmKinematics
 from enpire_bringup.safety_limits import SafetyLimits
 from enpire_bringup.station import Station
-from enpire_bringup.world import is_policy_tick
 
 SAG = 0.08                 # rad between commanded and measured joints that gravity, friction and contact explain
 REST_TIME = 0.05           # s after a command's end in which an arm that gets no further one comes to rest
