@@ -8,7 +8,8 @@ import signal
 import pytest
 
 from enpire_bringup.process_environment import prepare_environment
-from enpire_bringup.process_runner import DomainReservation, StationProcesses
+from enpire_bringup.domain_locks import DomainReservation
+from enpire_bringup.process_runner import StationProcesses
 
 
 # Whoever started the tests in the background has them, and all they start, ignore Ctrl-C; some tests send it.

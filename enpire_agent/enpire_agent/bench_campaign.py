@@ -59,7 +59,8 @@ def _run_on_station(directory: Path, *, iterations: int, gate: int, search_trial
                     report: Callable[[str], None]) -> None:
     from enpire_agent.campaign_progress import Progress, run_shown
     from enpire_agent.station_client import StationClient
-    from enpire_bringup.process_runner import DomainReservation, StationProcesses
+    from enpire_bringup.domain_locks import DomainReservation
+    from enpire_bringup.process_runner import StationProcesses
     from enpire_msgs.action import RunCampaign
 
     reservation = DomainReservation()

@@ -41,7 +41,8 @@ def run(recipes: int = 200, stations: int = 2, *, station: str = 'yam_bimanual_s
         report: Callable[[str], None] = lambda line: None) -> dict:
     """Figures of `recipes` recipes that the first of `stations` stations keeps, JSON-able. Raises BenchError."""
     from enpire_bringup.composition import station_namespaces
-    from enpire_bringup.process_runner import DomainReservation, StationProcesses
+    from enpire_bringup.domain_locks import DomainReservation
+    from enpire_bringup.process_runner import StationProcesses
 
     reservation = DomainReservation()
     try:

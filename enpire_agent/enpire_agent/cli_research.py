@@ -51,6 +51,8 @@ def add_verbs(verbs) -> None:
                        help='only trials of this recipe: a commit, the hash of its files, or a folder')
     score.add_argument('--env-hash', default='', metavar='HASH', help='only trials of this environment')
     score.add_argument('--window', type=_count, default=50, metavar='N', help='consecutive trials of the window')
+    score.add_argument('--any-scorer', action='store_true',
+                       help='score also with another scorer than the trials were made with, and say so')
     score.add_argument('--json', action='store_true', help='as JSON')
     score.set_defaults(run=run_score)
 
@@ -112,7 +114,7 @@ def run_demo(options) -> int:
     from enpire_agent.report import write_report
     from enpire_bringup.paths import runs_directory
     from enpire_bringup.process_environment import environment_domain
-    from enpire_bringup.process_runner import DomainReservation
+    from enpire_bringup.domain_locks import DomainReservation
 
     runs = runs_directory()
     name = options.name
@@ -247,7 +249,8 @@ def run_score(options) -> int:
     from enpire_agent.score import score
     from enpire_agent.scored_trials import notes, score_text, scored_trials
 
-    trials = scored_trials(_ledgers(options), kind=options.kind or '', recipe=options.recipe, env_hash=options.env_hash)
+    trials = scored_trials(_ledgers(options), kind=options.kind or '', recipe=options.recipe,
+                           env_hash=options.env_hash, any_scorer=options.any_scorer)
     figures = score(trials.lines, options.window)
     if options.json:
         print(json.dumps({

@@ -150,7 +150,7 @@ def run_up(options) -> int:
 
 def _up_detached() -> int:
     from enpire_bringup.paths import runs_directory
-    from enpire_bringup.process_runner import running_stations
+    from enpire_bringup.domain_locks import running_stations
 
     arguments = [argument for argument in sys.argv[1:] if argument != '--detach']
     log = runs_directory() / '.stations' / 'up.log'

@@ -402,9 +402,9 @@ def _clock_state() -> dict | None:
 
 
 def _domain(number: int, states: list[dict]) -> Finding:
-    from enpire_bringup.process_runner import discovery_port_is_free
+    from enpire_bringup.domain_locks import domain_is_used
 
-    ports_free = discovery_port_is_free(number)      # before a participant of our own takes them
+    ports_free = not domain_is_used(number)      # before a participant of our own takes them
     return domain(number, states, _nodes_in(number), ports_free)
 
 

@@ -8,7 +8,7 @@ from enpire_bringup.composition import full_namespace
 from enpire_bringup.configuration import ConfigurationError
 from enpire_bringup.paths import share_directory
 from enpire_bringup.process_environment import environment_domain
-from enpire_bringup.process_runner import running_stations
+from enpire_bringup.domain_locks import running_stations
 
 
 def our_stations(namespace: str | None = None) -> list[dict]:

@@ -168,7 +168,7 @@ class StationObserver:
 
     def _runner_state(self) -> dict:
         """What the runner says now: restarts happen while one watches."""
-        from enpire_bringup.process_runner import running_stations
+        from enpire_bringup.domain_locks import running_stations
 
         return next((state for state in running_stations() if self._state['pid'] is not None and (
             state['pid'], state['namespace']) == (self._state['pid'], self._state['namespace'])), {})

@@ -29,7 +29,8 @@ def bench_station(name: str, station: str, task: str, *, only: Collection[str] |
     name: the bench's, for the namespace of a station of its own. only: the nodes that the bench needs. use_running:
     False where anything else that runs would spoil the figures. Raises StationError and ConfigurationError.
     """
-    from enpire_bringup.process_runner import DomainReservation, StationProcesses
+    from enpire_bringup.domain_locks import DomainReservation
+    from enpire_bringup.process_runner import StationProcesses
 
     running = _running(station, task, only, real_time_factor) if use_running else None
     if running is not None:
@@ -48,7 +49,7 @@ def bench_station(name: str, station: str, task: str, *, only: Collection[str] |
 
 def _running(station: str, task: str, only: Collection[str] | None, real_time_factor: float) -> BenchStation | None:
     """The first station of this user that is up and has what the bench needs."""
-    from enpire_bringup.process_runner import running_stations
+    from enpire_bringup.domain_locks import running_stations
     from enpire_bringup.station import load_station, overridden
     from enpire_bringup.task import load_task
 

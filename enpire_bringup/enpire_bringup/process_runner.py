@@ -8,14 +8,11 @@ Where ROS 2's launch is installed, `launch/station.launch.py` starts the same pr
 
 from __future__ import annotations
 
-import fcntl
-import json
 import math
 import os
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from dataclasses import replace
@@ -25,6 +22,8 @@ from typing import Any, Callable, Collection, Mapping, Sequence
 import psutil
 
 from enpire_bringup.composition import NodeSpec, ProcessSpec, full_namespace, station_processes
+from enpire_bringup.domain_locks import (
+    LockFile, StationError, domain_is_used, lock_path, only_this_machine_counts)
 from enpire_bringup.node_group import NOT_MADE, READY_LINE
 from enpire_bringup.paths import runs_directory, share_directory
 from enpire_bringup.process_environment import environment_domain, image_environment, prepare_environment
@@ -38,41 +37,6 @@ GRAPH_LOOK = 1.0               # s that a look at who else is in the namespace t
 SIGNAL_AFTER = ((0.0, signal.SIGINT), (2.2, signal.SIGTERM), (3.5, signal.SIGKILL))   # s after stop()
 REMINDER_PERIOD = 60.0         # s between two reminders that a process is missing for good
 _POLL = 0.1
-
-
-class StationError(RuntimeError):
-    """A station could not be started, or is in the way of another one. One line, for people."""
-
-
-class DomainReservation:
-    """A ROS domain that nobody on this machine uses, reserved until `release()` or the end of the process."""
-
-    def __init__(self) -> None:
-        for domain in range(1, 101):       # higher domains' ports meet the range of ephemeral ports
-            self._lock = _LockFile(_state_directory() / f'domain_{domain}.lock')
-            if self._lock.acquire({'pid': os.getpid()}):
-                if discovery_port_is_free(domain):
-                    self.domain_id = domain
-                    return
-                self._lock.release()
-        raise StationError('all ROS domains from 1 to 100 are in use on this machine; set ROS_DOMAIN_ID')
-
-    def release(self) -> None:
-        self._lock.release()
-
-
-def discovery_port_is_free(domain: int) -> bool:
-    """Whether no program of this machine has the UDP ports by which participants of a ROS domain find each other."""
-    import socket
-
-    # DDS-RTPS 9.6.2: discovery multicast port 7400 + 250 d, first participant's unicast port 7410 + 250 d.
-    for port in (7400 + 250 * domain, 7410 + 250 * domain):
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            try:
-                probe.bind(('', port))
-            except OSError:
-                return False
-    return True
 
 
 class StationProcesses:
@@ -108,7 +72,7 @@ class StationProcesses:
                                   node_parameters=node_parameters)
         self.specs = [spec for spec in (_only(spec, only) for spec in specs) if spec.nodes]
         self._tell = report or (lambda line: print(f'enpire: {line}', file=sys.stderr, flush=True))
-        self._lock = _LockFile(lock_path(self.domain_id, self.name))
+        self._lock = LockFile(lock_path(self.domain_id, self.name))
         self._children: list[_Child] = []
         self._thread: threading.Thread | None = None
         self._ending = threading.Event()
@@ -168,22 +132,13 @@ class StationProcesses:
         Raises StationError saying what is missing after `timeout` s of wall time, or which node cannot start.
         """
         deadline = time.monotonic() + timeout
-        while True:
-            self._raise_if_given_up()
-            waiting = [child.spec.name for child in self._children if not child.says_ready()]
-            if not waiting:
-                break
-            if time.monotonic() > deadline:
-                raise StationError(f"{self.namespace}: after {timeout:.0f} s still waiting for the nodes of "
-                                   f"{', '.join(waiting)}; see {self.log_directory}")
-            time.sleep(_POLL)
         wants_joints = any(node.name == 'sim_station' for node in self.nodes)
         with _GraphWatch(self.domain_id, f'{self.namespace}/joint_states' if wants_joints else None) as watch:
-            while missing := watch.missing(self.nodes):
+            while missing := self._missing(watch):
                 self._raise_if_given_up()
                 if time.monotonic() > deadline:
-                    raise StationError(f"{self.namespace}: after {timeout:.0f} s still waiting for "
-                                       f"{', '.join(missing)}; see {self.log_directory}")
+                    raise StationError(f'{self.namespace}: after {timeout:.0f} s still waiting for {missing}; '
+                                       f'see {self.log_directory}')
                 watch.spin(_POLL)
         self._ready = True
         self._lock.write(self._state())
@@ -208,7 +163,14 @@ class StationProcesses:
                 'real_time_factor': self.real_time_factor,
                 'nodes': {spec.name: [node.name for node in spec.nodes] for spec in self.specs}}
 
+    def _missing(self, watch: '_GraphWatch') -> str:
+        """What of a ready station is not there yet, for people; empty when all is."""
+        waiting = [child.spec.name for child in self._children if not child.says_ready()]
+        return f'the nodes of {", ".join(waiting)}' if waiting else ', '.join(watch.missing(self.nodes))
+
     def _refuse_taken_namespace(self) -> None:
+        if only_this_machine_counts() and not domain_is_used(self.domain_id):
+            return      # nobody there who could have the namespace
         with _GraphWatch(self.domain_id) as watch:
             end = time.monotonic() + GRAPH_LOOK
             while time.monotonic() < end:
@@ -479,72 +441,5 @@ class _GraphWatch:
         return missing
 
 
-def _state_directory() -> Path:
-    path = Path(tempfile.gettempdir()) / f'enpire-{os.getuid()}'
-    path.mkdir(mode=0o700, exist_ok=True)
-    return path
-
-
-def lock_path(domain_id: int, name: str) -> Path:
-    return _state_directory() / f'station_{domain_id}_{name.replace("/", ".")}.lock'
-
-
-def running_stations() -> list[dict]:
-    """State of every station that a runner of this user keeps up: pid, domain, namespace, ready, log, ..."""
-    states = []
-    for path in sorted(_state_directory().glob('station_*.lock')):
-        lock = _LockFile(path)
-        if lock.is_held():
-            states.append(lock.read())
-    return [state for state in states if state]
-
-
 def _describe(state: dict) -> str:
     return f"in ROS domain {state.get('domain')} (process {state.get('pid')})" if state else 'on this machine'
-
-
-class _LockFile:
-    """A file locked by a living process, with JSON that says who it is. The lock ends with the process."""
-
-    def __init__(self, path: Path):
-        self._path = path
-        self._file = None
-
-    def acquire(self, state: dict) -> bool:
-        file = self._path.open('a+')
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.close()
-            return False
-        self._file = file
-        self.write(state)
-        return True
-
-    def write(self, state: dict) -> None:
-        if self._file is not None:
-            self._file.seek(0)
-            self._file.truncate()
-            self._file.write(json.dumps(state))
-            self._file.flush()
-
-    def read(self) -> dict:
-        try:
-            return json.loads(self._path.read_text())
-        except (OSError, ValueError):
-            return {}
-
-    def is_held(self) -> bool:
-        try:
-            with self._path.open('r') as file:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        except OSError:
-            pass
-        return False
-
-    def release(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None

@@ -16,7 +16,7 @@ from sensor_msgs.msg import JointState  # noqa: E402
 from enpire_bringup import planned_moves  # noqa: E402
 from enpire_bringup.actions import call_action  # noqa: E402
 from enpire_bringup.arm_control_node import ArmControl  # noqa: E402
-from enpire_bringup.process_runner import DomainReservation  # noqa: E402
+from enpire_bringup.domain_locks import DomainReservation  # noqa: E402
 from enpire_bringup.station import load_station  # noqa: E402
 from enpire_bringup.station_node import STATE_QOS  # noqa: E402
 from enpire_msgs.action import MoveArm  # noqa: E402

@@ -24,7 +24,8 @@ from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint  # noqa: E
 from enpire_bringup.actions import RemoteCallCancelled, call_action, call_service  # noqa: E402
 from enpire_bringup.control_ticks import is_policy_tick  # noqa: E402
 from enpire_bringup.kinematics import ArmKinematics, quaternion_of, tool_down  # noqa: E402
-from enpire_bringup.process_runner import DomainReservation, StationProcesses  # noqa: E402
+from enpire_bringup.domain_locks import DomainReservation  # noqa: E402
+from enpire_bringup.process_runner import StationProcesses  # noqa: E402
 from enpire_bringup.station import load_station  # noqa: E402
 from enpire_bringup.station_node import LATCHED_QOS, LATEST_QOS, STATE_QOS  # noqa: E402
 from enpire_msgs.action import MoveArm  # noqa: E402

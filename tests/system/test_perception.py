@@ -17,7 +17,8 @@ from sensor_msgs.msg import CameraInfo, Image, JointState  # noqa: E402
 
 from enpire_bringup.camera_model import PinholeCamera  # noqa: E402
 from enpire_bringup.image_messages import fill_image, read_image  # noqa: E402
-from enpire_bringup.process_runner import DomainReservation, StationProcesses  # noqa: E402
+from enpire_bringup.domain_locks import DomainReservation  # noqa: E402
+from enpire_bringup.process_runner import StationProcesses  # noqa: E402
 from enpire_bringup.station_node import HISTORY_QOS, IMAGE_QOS, STATE_QOS  # noqa: E402
 from enpire_msgs.msg import ObjectPose, Verdict  # noqa: E402
 

@@ -15,7 +15,8 @@ from sensor_msgs.msg import JointState  # noqa: E402
 from enpire_bringup.actions import call_action  # noqa: E402
 from enpire_bringup.collision_model import CollisionModel  # noqa: E402
 from enpire_bringup.kinematics import quaternion_of, tool_down  # noqa: E402
-from enpire_bringup.process_runner import DomainReservation, StationProcesses  # noqa: E402
+from enpire_bringup.domain_locks import DomainReservation  # noqa: E402
+from enpire_bringup.process_runner import StationProcesses  # noqa: E402
 from enpire_bringup.station import load_station, station_file  # noqa: E402
 from enpire_bringup.station_node import LATCHED_QOS, STATE_QOS  # noqa: E402
 from enpire_msgs.action import MoveArm, MoveGripper  # noqa: E402

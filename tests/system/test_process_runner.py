@@ -15,7 +15,8 @@ import rclpy
 
 from enpire_bringup import process_runner, respawn
 from enpire_bringup.composition import NodeSpec, ProcessSpec
-from enpire_bringup.process_runner import Fleet, StationError, StationProcesses, running_stations
+from enpire_bringup.domain_locks import DomainReservation, StationError, domain_is_used, running_stations
+from enpire_bringup.process_runner import Fleet, StationProcesses
 
 pytestmark = pytest.mark.system
 
@@ -248,8 +249,13 @@ def test_a_namespace_taken_by_foreign_nodes_is_refused(small_station, ros_domain
 def test_waiting_for_a_station_says_what_is_missing(small_station):
     station = small_station('SilentWorld')
     station.start()
-    with pytest.raises(StationError, match='still waiting for a message on /station_1/joint_states'):
-        station.wait_ready(timeout=4.0)
+
+    def missing():
+        with pytest.raises(StationError, match='after 1 s still waiting for ') as refused:
+            station.wait_ready(timeout=1.0)
+        return str(refused.value).partition(' still waiting for ')[2]
+
+    wait_for(lambda: missing().startswith('a message on /station_1/joint_states;'), 30, 'a node that publishes nothing')
 
 
 def test_stations_of_a_fleet_end_together(small_station):
@@ -287,10 +293,10 @@ with process_runner.StationProcesses(runs='runs') as station:
 
 def test_domains_in_use_are_not_given_away(small_station, ros_domain):
     with small_station('World'):
-        other = process_runner.DomainReservation()
+        other = DomainReservation()
         try:
             assert other.domain_id != ros_domain
-            assert not process_runner.discovery_port_is_free(ros_domain)
+            assert domain_is_used(ros_domain)
         finally:
             other.release()
 

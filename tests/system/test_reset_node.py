@@ -18,7 +18,8 @@ from std_srvs.srv import Trigger  # noqa: E402
 
 from enpire_bringup.actions import RemoteCallCancelled, action_client, call_action, call_service  # noqa: E402
 from enpire_bringup.bench_station import station_node  # noqa: E402
-from enpire_bringup.process_runner import DomainReservation, StationProcesses  # noqa: E402
+from enpire_bringup.domain_locks import DomainReservation  # noqa: E402
+from enpire_bringup.process_runner import StationProcesses  # noqa: E402
 from enpire_bringup.station_node import LATCHED_QOS  # noqa: E402
 from enpire_bringup.task import load_task  # noqa: E402
 from enpire_msgs.action import Reset, UseSkill  # noqa: E402

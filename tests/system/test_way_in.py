@@ -20,7 +20,8 @@ from visualization_msgs.msg import Marker, MarkerArray
 from enpire_agent import Station, StationCallError, doctor, station_page
 from enpire_agent.station_report import StationObserver
 from enpire_bringup.composition import station_processes
-from enpire_bringup.process_runner import DomainReservation, StationProcesses, running_stations
+from enpire_bringup.domain_locks import DomainReservation, running_stations
+from enpire_bringup.process_runner import StationProcesses
 from enpire_bringup.station import load_station
 from enpire_bringup.station_node import LATCHED_QOS
 from enpire_bringup.task import load_task
