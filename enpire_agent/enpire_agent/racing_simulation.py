@@ -96,10 +96,11 @@ class KeepRate:
     trials: float     # in the mean, those of the best recipe included
 
 
-def keep_rate(rule: Rule, best_rate: float, candidate_rate: float, *, best_trials: int, repeats: int = 500) -> KeepRate:
+def keep_rate(rule: Rule, best_rate: float, candidate_rate: float, *, best_trials: int, baseline: int = 0,
+              repeats: int = 500) -> KeepRate:
     """How often a candidate of a known rate is kept, where all start poses are alike.
 
-    best_trials: search trials that the best recipe has already.
+    best_trials, baseline: search trials and trials on fresh seeds that the best recipe has already.
     """
     kept, trials = 0, 0
     for repeat in range(repeats):
@@ -107,6 +108,7 @@ def keep_rate(rule: Rule, best_rate: float, candidate_rate: float, *, best_trial
         best, candidate = BernoulliRecipe(_logit(best_rate)), BernoulliRecipe(_logit(candidate_rate))
         for seed in range(best_trials):
             station.trial(best, seed)
+        station.measure(best, baseline)
         station.trials = 0
         kept += rule(station, best, candidate)
         trials += station.trials
@@ -166,7 +168,7 @@ def _sigmoid(x: float) -> float:
 
 
 def _logit(rate: float) -> float:
-    return math.log(rate / (1 - rate))
+    return math.log(rate / (1 - rate)) if rate < 1 else math.inf
 
 
 def main() -> None:
@@ -175,16 +177,26 @@ def main() -> None:
     print('kept (trials), by the true rates of candidate and best recipe, which had as many trials as the rule gives')
     pairs = [(best, best + change) for best in (0.3, 0.6, 0.85) for change in (-0.2, -0.1, 0.0, 0.1, 0.3)
              if best + change < 1]
+    _print_keep_rates(rules, pairs, baseline=0)
+    print('... and 50 on fresh seeds')
+    _print_keep_rates(rules, [(0.95, 0.7), (0.95, 0.85), (0.98, 0.95), (0.95, 0.95), (0.95, 0.98), (0.95, 1.0)],
+                      baseline=50)
+    for start, baseline, lengths in ((-1.0, 20, (60, 150, 400)), (_logit(0.95), 50, (150, 400, 1000))):
+        print(f'campaigns from {100 * true_rate(start):.0f} %: true rate at the end (nine of ten reach), hypotheses '
+              'tried, kept, share of those that were worse')
+        for name, rule in rules.items():
+            climbs = [(trials, hill_climb(rule, trials, start=start, baseline=baseline)) for trials in lengths]
+            print(f'{name:>20s} ' + ' | '.join(
+                f'{trials} trials: {100 * c.rate:.1f} % ({100 * c.low:.1f} %), {c.iterations:.0f} tried, {c.kept:.1f} '
+                f'kept, {100 * c.worse:.0f} % worse' for trials, c in climbs))
+
+
+def _print_keep_rates(rules: dict[str, Rule], pairs: list[tuple[float, float]], baseline: int) -> None:
     print(f'{"candidate/best":>20s} ' + ' '.join(f'{100 * c:.0f}/{100 * b:.0f}'.rjust(11) for b, c in pairs))
     for name, rule in rules.items():
         trials = 12 if '12' in name else 6
-        cells = [keep_rate(rule, best, candidate, best_trials=trials) for best, candidate in pairs]
+        cells = [keep_rate(rule, best, candidate, best_trials=trials, baseline=baseline) for best, candidate in pairs]
         print(f'{name:>20s} ' + ' '.join(f'{100 * c.kept:.0f} % ({c.trials:.0f})'.rjust(11) for c in cells))
-    print('campaigns: true rate at the end (nine of ten reach), kept, share of those that were worse')
-    for name, rule in rules.items():
-        cells = [(trials, hill_climb(rule, trials)) for trials in (60, 150, 400)]
-        print(f'{name:>20s} ' + ' | '.join(f'{trials} trials: {100 * c.rate:.0f} % ({100 * c.low:.0f} %), {c.kept:.1f} '
-                                          f'kept, {100 * c.worse:.0f} % worse' for trials, c in cells))
 
 
 if __name__ == '__main__':

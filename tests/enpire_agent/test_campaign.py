@@ -59,12 +59,13 @@ def test_the_promising_get_more_trials_than_the_hopeless(make_campaign):
     trials = {KEPT: [], REVERTED: []}
     for iteration in state.iterations:
         trials[iteration.state].append(iteration.trials)
-        assert (iteration.probability > 0.9) == (iteration.state == KEPT), iteration.reason
+        assert (iteration.probability > 0.8) == (iteration.state == KEPT), iteration.reason
     assert min(trials[KEPT]) >= state.settings.search_trials > min(trials[REVERTED])
     assert max(trials[KEPT] + trials[REVERTED]) <= 4 * state.settings.search_trials
 
 
-def test_the_best_recipe_is_tried_on_where_it_is_known_less_than_the_candidate(make_campaign):
+def test_the_best_recipe_is_tried_on_where_it_is_known_less_than_the_candidate(make_campaign, monkeypatch):
+    monkeypatch.setattr('enpire_agent.racing.MOST_TRIALS', 12)      # enough for two recipes that never fail
     campaign, world, _ = make_campaign(goal=2.0, search_trials=3, max_iterations=2)
     world.rate_of = lambda parameters: float(parameters['gain'] > 1 or parameters['curve'])
     state = campaign.run()

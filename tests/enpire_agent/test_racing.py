@@ -3,7 +3,8 @@ import random
 
 import pytest
 
-from enpire_agent.racing import Evidence, Move, decide, probability_better, probability_lower
+from enpire_agent.racing import (MOST_TRIALS, Evidence, Move, decide, longest_race, probability_better,
+                                 probability_lower, probability_of_no_more)
 from enpire_agent.racing_simulation import fixed_number, hill_climb, keep_rate, racing, true_rate
 
 
@@ -23,6 +24,15 @@ def test_probability_of_equal_evidence_is_one_half():
         probability_better(3, 2, 0, 0)
 
 
+def test_probability_of_no_more_agrees_with_drawing_recipes_as_good_as_the_best():
+    rng = random.Random(1)
+    for s, n, t, m in ((4, 6, 6, 20), (0, 3, 1, 20), (5, 6, 46, 47), (10, 24, 30, 50)):
+        rates = [rng.betavariate(1 + t, 1 + m - t) for _ in range(20000)]
+        drawn = sum(sum(rng.random() < rate for _ in range(n)) <= s for rate in rates) / len(rates)
+        assert probability_of_no_more(s, n, t, m) == pytest.approx(drawn, abs=0.012)
+    assert probability_of_no_more(6, 6, 46, 47) == pytest.approx(1.0)
+
+
 def test_nothing_is_kept_before_its_first_trials():
     assert decide(Evidence(5, 5), Evidence(0, 20), first=6).move is Move.TRY_CANDIDATE
     assert decide(Evidence(6, 6), Evidence(0, 20), first=6).move is Move.KEEP
@@ -31,6 +41,25 @@ def test_nothing_is_kept_before_its_first_trials():
 def test_the_hopeless_is_given_up_early():
     assert decide(Evidence(0, 2), Evidence(15, 20), first=6).move is Move.REVERT
     assert decide(Evidence(0, 1), Evidence(15, 20), first=6).move is Move.TRY_CANDIDATE
+
+
+@pytest.mark.parametrize('best', [Evidence(46, 47), Evidence(50, 50), Evidence(90, 100)])
+def test_next_to_a_strong_recipe_what_has_not_failed_goes_on(best):
+    assert all(not decide(Evidence(n, n), best, first=6).over for n in range(1, 10))
+    assert decide(Evidence(3, 4), best, first=6).move is Move.REVERT, 'the best one would hardly have failed yet'
+
+
+def test_what_seldom_fails_can_still_be_better_than_what_seldom_fails():
+    assert longest_race(Evidence(5, 20), first=6) == 24
+    assert 24 < longest_race(Evidence(46, 47), first=6) < longest_race(Evidence(10**4, 10**4), first=6) == MOST_TRIALS
+    assert decide(Evidence(75, 75), Evidence(70, 75), first=6).move is Move.KEEP
+    assert decide(Evidence(MOST_TRIALS, MOST_TRIALS), Evidence(10**4, 10**4), first=6).move is Move.REVERT
+
+
+def test_a_campaign_that_starts_strong_climbs_too():
+    start = math.log(0.95 / 0.05)
+    climb = hill_climb(racing(6), 400, start=start, baseline=50, repeats=40)
+    assert climb.rate > true_rate(start) + 0.02 and climb.worse < 0.2
 
 
 def test_one_success_more_is_luck():
