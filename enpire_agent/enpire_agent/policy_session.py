@@ -17,6 +17,7 @@ from enpire_bringup.task import ActionSpace, Task
 START_TIMEOUT = 20.0     # s of wall time for importing policy.py and making the policy
 RESET_TIMEOUT = 10.0     # s of wall time for Policy.reset
 LOCKSTEP_PATIENCE = 4.0  # times a step's deadline that wall time may be where the world waits
+STARVED_BOUND = 2.0      # s of wall time more for a policy that has CPU time left and no core to use it
 INTERRUPT_TIMEOUT = 0.5  # s of wall time that a policy which hangs gets to say where it is
 
 POLICY, HOLD_LATE, HOLD_MALFORMED = 'policy', 'hold_late', 'hold_malformed'
@@ -54,7 +55,8 @@ class PolicySession:
     """One policy for one trial. Use as a context manager; leaving it ends the process and all it started.
 
     world_waits: in lockstep the task's deadline for a step is CPU time, so that a busy machine makes no policy
-    late; wall time may be LOCKSTEP_PATIENCE times as much. Else the deadline is wall time.
+    late; wall time may be LOCKSTEP_PATIENCE times as much, and more while the policy waits for a core. Else the
+    deadline is wall time.
     Raises PolicyFailure when the policy cannot be loaded.
     """
 
@@ -90,27 +92,45 @@ class PolicySession:
         started = time.monotonic()
         due = started + self._deadline
         self.steps += 1
+        before = self._process.cpu_time
         try:
             if self._process.pending:
                 self._process.answer(timeout=self._deadline)
-            cpu_time = self._process.cpu_time
+            before = self._process.cpu_time
             self._process.request('act', observation)
-            answer = self._process.answer(timeout=max(0.0, due - time.monotonic()))
-            cpu_time = self._process.cpu_time - cpu_time
+            answer = self._await_answer(due, before)
         except ProgramTimeout as error:
-            decision = Decision(None, HOLD_LATE, str(error), time.monotonic() - started)
+            decision = Decision(None, HOLD_LATE, self._too_much(before) or str(error), time.monotonic() - started)
         except ProgramFailure as error:
             raise _failure(error) from error
         else:
             action, reason = read_action(answer)
             source = POLICY if action is not None else HOLD_MALFORMED
-            if cpu_time > self._cpu_deadline:
-                action, source = None, HOLD_LATE
-                reason = (f'act() took {1000 * cpu_time:.0f} ms of CPU time, the deadline is '
-                          f'{1000 * self._cpu_deadline:g} ms')
+            too_much = self._too_much(before)
+            if too_much:
+                action, source, reason = None, HOLD_LATE, too_much
             decision = Decision(action, source, reason, time.monotonic() - started)
         self._count(decision)
         return decision
+
+    def _too_much(self, before: float) -> str:
+        """In words, when the policy used more CPU time than it may since `before` (s); else empty."""
+        used = self._process.cpu_time - before
+        return (f'act() took {1000 * used:.0f} ms of CPU time, the deadline is {1000 * self._cpu_deadline:g} ms'
+                if used > self._cpu_deadline else '')
+
+    def _await_answer(self, due: float, before: float):
+        """The answer by `due` (time.monotonic()); where CPU time counts, also later while the policy has some left and
+        only lacks a core. before: CPU time that it had used when it was asked, s."""
+        most = due + STARVED_BOUND
+        while True:
+            try:
+                return self._process.answer(timeout=max(0.0, due - time.monotonic()), stated_timeout=self._deadline)
+            except ProgramTimeout:
+                due = time.monotonic() + self._cpu_deadline
+                starved = self._process.cpu_time - before <= self._cpu_deadline and self._process.runnable
+                if math.isinf(self._cpu_deadline) or not starved or due > most:
+                    raise
 
     def _count(self, decision: Decision) -> None:
         if decision.action is not None:

@@ -227,6 +227,14 @@ class ProgramProcess:
         except OSError:
             return math.nan
 
+    @property
+    def runnable(self) -> bool:
+        """Whether the program computes, or would if it got a core; not while it sleeps or waits for something."""
+        try:
+            return Path(f'/proc/{self._program}/stat').read_text().rpartition(')')[2].split()[0] == 'R'
+        except (OSError, IndexError):
+            return False
+
     def interrupt(self, timeout: float) -> str:
         """Raise an exception where the program is, while it has not answered; its traceback.
 

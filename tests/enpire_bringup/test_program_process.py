@@ -275,6 +275,16 @@ def test_a_hanging_program_costs_each_call_only_its_deadline(program):
     assert not alive([process.pid])
 
 
+@pytest.mark.parametrize('method, computes', [('hang', True), ('sleep', False)])
+def test_a_program_that_computes_is_told_from_one_that_sleeps(program, method, computes):
+    process = program()
+    process.request(method, *([] if computes else [2.0, 'late']))
+    assert until(lambda: process.runnable == computes)
+    assert not process.busy or process.pending
+    process.close()
+    assert not process.runnable
+
+
 def test_a_held_step_awaits_the_same_answer_and_asks_once(program):
     process = program()
     process.request('sleep', 0.15, 'the answer')
