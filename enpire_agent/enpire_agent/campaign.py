@@ -22,6 +22,7 @@ from enpire_agent.campaign_trials import (SAYS_NOTHING, CampaignError, CampaignS
 from enpire_agent.ledger import Ledger
 from enpire_agent.racing import Evidence, Move, decide
 from enpire_agent.recipe import load_recipe, static_check
+from enpire_agent.recipe_history import origins_behind, tried_by_peers
 from enpire_agent.recipe_repository import RecipeRepository, RepositoryError
 from enpire_agent.researcher import Context, PeerRecipe, Researcher, Tried
 from enpire_agent.score import success_interval
@@ -243,6 +244,8 @@ class Campaign:
             best_interval=success_interval(best.successes, best.trials),
             history=[Tried(i.origin, i.method, i.state == KEPT, i.trials, i.successes) for i in state.iterations],
             peers=[peer for peer in self._peers() if peer.station != settings.station],
+            peer_history=tried_by_peers(self._repository.work_tree, settings.task, settings.env_hash),
+            built_on=origins_behind(self._repository.work_tree),
             iterations_left=settings.max_iterations - len(state.iterations) if settings.max_iterations else None,
             trials_left=settings.max_trials - state.trials if settings.max_trials else None,
             tokens_left=max(0, settings.max_tokens - state.tokens) if settings.max_tokens else None,

@@ -24,6 +24,11 @@ class Range:
     def whole(self) -> bool:
         return isinstance(self.low, int) and isinstance(self.high, int)
 
+    def holds(self, value: object) -> bool:
+        """Whether it is a value between the bounds."""
+        number = isinstance(value, int if self.whole else (int, float)) and not isinstance(value, bool)
+        return number and self.low <= value <= self.high
+
 
 @dataclass(frozen=True)
 class Idea:

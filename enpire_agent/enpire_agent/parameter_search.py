@@ -12,12 +12,13 @@ _STARTUP = 3        # results before the estimator is trusted
 _ASKS = 30
 
 
-def suggest(name: str, ranges: Mapping[str, Range], results: Sequence[tuple[Mapping[str, float], float]],
-            known: Sequence[Mapping[str, float]] = ()) -> dict[str, float] | None:
+def suggest(name: str, ranges: Mapping[str, Range],
+            results: Sequence[tuple[Mapping[str, object], float]]) -> dict[str, float] | None:
     """The setting to try next, or None when nothing new is left in the ranges.
 
     name: of the search; the same name and results give the same setting, so that a campaign that was restarted goes
-    on as it would have. results: (setting, success rate) of those tried; known: others that are not to be tried.
+    on as it would have. results: (setting, success rate) of those known, which are not tried again; one outside of the
+    ranges teaches nothing.
     """
     # Costs 1 s and 40 MB, which only a search needs.
     import optuna
@@ -30,10 +31,10 @@ def suggest(name: str, ranges: Mapping[str, Range], results: Sequence[tuple[Mapp
     study = optuna.create_study(direction='maximize',
                                 sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=_STARTUP))
     for setting, value in results:
-        if all(key in setting and bounds.low <= setting[key] <= bounds.high for key, bounds in ranges.items()):
+        if all(bounds.holds(setting.get(key)) for key, bounds in ranges.items()):
             study.add_trial(optuna.trial.create_trial(
                 params={key: setting[key] for key in ranges}, distributions=distributions, value=value))
-    past = [dict(setting) for setting, _ in results] + [dict(setting) for setting in known]
+    past = [dict(setting) for setting, _ in results]
     for _ in range(_ASKS):
         setting = {key: _rounded(value) for key, value in study.ask(distributions).params.items()}
         if setting not in past:

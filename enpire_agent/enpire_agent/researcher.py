@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import shutil
 import tempfile
+from collections import Counter
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, ContextManager, Iterator, Mapping, Protocol, Sequence
+from typing import Callable, Collection, ContextManager, Iterator, Mapping, Protocol, Sequence
 
 from enpire_agent.idea_library import Idea, load_ideas
 from enpire_agent.parameter_search import suggest
@@ -64,7 +65,8 @@ class Tried:
 class Context:
     """What a researcher knows when it is asked.
 
-    best_interval: 95 % interval of the success rate of the recipe that lies in `recipe`.
+    best_interval: 95 % interval of the success rate of the recipe that lies in `recipe`. peer_history: what peers tried
+    for this task in this environment. built_on: origins of what was kept on the way to the recipe, by peers, too.
     read_peer: fetches a peer's recipe and gives the edit that leads to its files. spend_tokens(input, output): to be
     called as a model uses tokens. training(): a context for the time that is spent on training.
     """
@@ -75,6 +77,8 @@ class Context:
     best_interval: tuple[float, float]
     history: Sequence[Tried] = ()
     peers: Sequence[PeerRecipe] = ()
+    peer_history: Sequence[Tried] = ()
+    built_on: Collection[str] = ()
     iterations_left: int | None = None
     trials_left: int | None = None
     tokens_left: int | None = None
@@ -99,7 +103,7 @@ class BuiltinResearcher:
     A better recipe of a peer comes first. Then the idea with the best priority: how often its family helped so
     far, a bonus for families tried little (upper confidence bound) and for ideas that build on a kept one, and
     the library's order between equals. What was tried is never tried again; where an idea searches for parameters, what
-    was tried tells where to look next.
+    was tried tells where to look next. What peers tried is evidence like its own, but may be tried again.
     """
 
     name = 'builtin'
@@ -151,7 +155,8 @@ class BuiltinResearcher:
         return None
 
     def _open_ideas(self, context: Context) -> list[Idea]:
-        kept = {_idea_id(entry.origin) for entry in context.history if entry.kept}
+        kept = {_idea_id(origin) for origin in context.built_on} | {
+            _idea_id(entry.origin) for entry in context.history if entry.kept}
         return [idea for idea in self._ideas
                 if all(required in kept for required in idea.requires) and self._fits(idea, context)
                 and self._open_settings(idea, context)]
@@ -165,19 +170,20 @@ class BuiltinResearcher:
 
     def _open_settings(self, idea: Idea, context: Context) -> int:
         """How many settings of an idea may still be tried."""
-        tried = {entry.origin for entry in context.history if _idea_id(entry.origin) == idea.id}
         if idea.ranges:
-            return max(0, idea.attempts - len(tried))
-        return sum(_origin(idea, number) not in tried for number in range(len(idea.variants)))
+            return max(0, idea.attempts - len({entry.origin for entry in _of_idea(idea, context.history)}))
+        done = _done(context)
+        return sum(_origin(idea, number) not in done for number in range(len(idea.variants)))
 
     def _priority(self, idea: Idea, context: Context) -> float:
         family = {other.id for other in self._ideas if other.family == idea.family}
-        results = [entry.kept for entry in context.history if _idea_id(entry.origin) in family]
-        own = [entry.kept for entry in context.history if _idea_id(entry.origin) == idea.id]
+        everything = [*context.history, *context.peer_history]
+        results = [entry.kept for entry in everything if _idea_id(entry.origin) in family]
         helped = (sum(results) + 1) / (len(results) + 2)
-        exploration = _EXPLORATION * math.sqrt(math.log(len(context.history) + 1) / (len(results) + 1))
-        refinement = _REFINEMENT if idea.requires or any(own) else 0.0
-        return helped + exploration + refinement - 0.2 * own.count(False)
+        exploration = _EXPLORATION * math.sqrt(math.log(len(everything) + 1) / (len(results) + 1))
+        refinement = _REFINEMENT if idea.requires or any(entry.kept for entry in _of_idea(idea, context.history)) else 0.0
+        failed = sum(not entry.kept for entry in _of_idea(idea, everything))
+        return helped + exploration + refinement - 0.2 * failed
 
     def _edit_of(self, idea: Idea, context: Context) -> Edit | None:
         """The next edit of an idea, or None when the recipe is like that already, or nothing can be learned yet."""
@@ -194,15 +200,19 @@ class BuiltinResearcher:
 
     def _settings(self, idea: Idea, context: Context) -> Iterator[tuple[Mapping, str]]:
         """(setting, origin) of what may be tried next, the best first."""
-        tried = [entry for entry in context.history if _idea_id(entry.origin) == idea.id]
+        of_peers = _of_idea(idea, context.peer_history)
         if not idea.ranges:
-            origins = {entry.origin for entry in tried}
-            yield from ((setting, _origin(idea, number)) for number, setting in enumerate(idea.variants)
-                        if _origin(idea, number) not in origins)
+            done, failed = _done(context), Counter(entry.origin for entry in of_peers if not entry.kept)
+            numbers = [n for n in range(len(idea.variants)) if _origin(idea, n) not in done]
+            for number in sorted(numbers, key=lambda n: failed[_origin(idea, n)]):
+                yield idea.variants[number], _origin(idea, number)
             return
-        results = [(_setting_of(entry.origin), entry.successes / entry.trials) for entry in tried if entry.trials]
-        now = load_recipe(context.recipe).parameters
-        setting = suggest(idea.id, idea.ranges, results, known=[{key: now.get(key) for key in idea.ranges}])
+        # What the recipe has now, perhaps from a peer, is a result as well.
+        parameters = load_recipe(context.recipe).parameters
+        results = [({key: parameters.get(key) for key in idea.ranges}, sum(context.best_interval) / 2)]
+        results += [(_setting_of(entry.origin), entry.successes / entry.trials)
+                    for entry in [*_of_idea(idea, context.history), *of_peers] if entry.trials]
+        setting = suggest(idea.id, idea.ranges, results)
         if setting is not None:
             yield setting, _origin(idea, ','.join(f'{key}={value}' for key, value in setting.items()))
 
@@ -248,14 +258,31 @@ def _origin(idea: Idea, setting: int | str) -> str:
     return f'idea:{idea.id}#{setting}'
 
 
+def _done(context: Context) -> set[str]:
+    """Origins that need no trial any more: tried here, or part of the recipe."""
+    return {entry.origin for entry in context.history} | set(context.built_on)
+
+
+def _of_idea(idea: Idea, history: Sequence[Tried]) -> list[Tried]:
+    return [entry for entry in history if _idea_id(entry.origin) == idea.id]
+
+
 def _idea_id(origin: str) -> str:
     return origin.removeprefix('idea:').split('#')[0] if origin.startswith('idea:') else ''
 
 
-def _setting_of(origin: str) -> dict[str, float]:
-    """The setting that the origin of a search names."""
-    pairs = [pair.partition('=') for pair in origin.partition('#')[2].split(',')]
-    return {key: float(value) if '.' in value or 'e' in value else int(value) for key, _, value in pairs}
+def _setting_of(origin: str) -> dict[str, float | str]:
+    """The setting that the origin of a search names; a peer's may be of any values."""
+    return {key: _number(value) for key, _, value in (pair.partition('=') for pair in origin.partition('#')[2].split(','))}
+
+
+def _number(text: str) -> float | str:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            pass
+    return text
 
 
 def _adoption_origin(peer: PeerRecipe) -> str:

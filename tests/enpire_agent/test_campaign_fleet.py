@@ -2,6 +2,8 @@
 
 import time
 
+from enpire_agent.git_command import run_git
+from enpire_agent.recipe_history import origins_behind, tried_by_peers
 from enpire_agent.recipe_repository import RecipeRepository
 from enpire_agent.researcher import PeerRecipe
 
@@ -51,3 +53,31 @@ def test_a_recipe_that_was_fetched_is_adopted_while_the_remote_is_away(make_camp
 
     assert state.iterations[0].adopts == commit and state.best.adopted_from == 'station_2'
     assert (world.work_tree / 'notes' / 'table.bin').read_bytes() == bytes(range(256))
+
+
+def test_what_peers_kept_and_rejected_is_evidence_here(make_campaign, tmp_path, recipe):
+    """A peer found that a higher gain harms and a curve helps: this station adopts the curve and refines that."""
+    campaign, world, _ = make_campaign(max_iterations=2, goal=2.0, search_trials=4)
+    peer = RecipeRepository.open_or_create(tmp_path / 'peer', 'station_2', recipe)
+    text = (peer.work_tree / 'recipe.yaml').read_text()
+    common = {'Task': 'push_t', 'Env-Hash': 'e' * 64, 'Method': 'path', 'Trials': 8}
+    peer.write({'recipe.yaml': text.replace('gain: 1.0 ', 'gain: 2.0 ')})
+    peer.revert(peer.commit('A higher gain', {**common, 'Origin': 'idea:harder#0', 'Successes': 1, 'Decision': 'revert'}))
+    peer.write({'recipe.yaml': text.replace('curve: false', 'curve: true')})
+    commit = peer.commit('A curve', {**common, 'Origin': 'idea:curved#0', 'Successes': 8, 'Decision': 'keep'})
+    peer.commit('Elsewhere', {**common, 'Origin': 'idea:harder#1', 'Decision': 'revert', 'Env-Hash': 'f' * 64})
+    run_git(peer.work_tree, 'commit', '--allow-empty', '-m', 'Odd \x1f\x1e\x1f\n\nDecision: keep\nOrigin: idea:harder#1')
+    peer.push(str(tmp_path / 'remote.git'), 'c')
+    own = RecipeRepository(world.work_tree)
+    own.fetch(str(tmp_path / 'remote.git'), 'c')
+    assert [(tried.origin, tried.kept, tried.successes) for tried in tried_by_peers(own.work_tree, 'push_t', 'e' * 64)
+            ] == [('idea:harder#0', False, 1), ('idea:curved#0', True, 8)]
+
+    campaign, world, _ = make_campaign(max_iterations=2, goal=2.0, search_trials=4, peers=[PeerRecipe(
+        station='station_2', task='push_t', env_hash='e' * 64, remote='', commit=commit, method='path',
+        hypothesis='A curve', decision='keep', trials=50, successes=49, interval=(0.9, 1.0))])
+    world.rate_of = lambda parameters: 0.2 + 0.7 * parameters['curve']
+    state = campaign.run()
+
+    assert [iteration.origin for iteration in state.iterations] == [f'adopt:station_2/{commit}', 'idea:lead#0']
+    assert origins_behind(world.work_tree) >= {'idea:curved#0'}

@@ -9,8 +9,8 @@ from enpire_bringup.configuration import ConfigurationError
 ENV = 'e' * 64
 
 
-def _context(recipe, history=(), peers=(), best=(0.1, 0.5), read_peer=None):
-    return Context(recipe, 'push_t', ENV, best, history, peers, read_peer=read_peer)
+def _context(recipe, history=(), peers=(), best=(0.1, 0.5), **changes):
+    return Context(recipe, 'push_t', ENV, best, history, peers, **changes)
 
 
 def _peer(**changes):
@@ -74,6 +74,29 @@ def test_a_peer_that_cannot_be_fetched_does_not_stop_research(recipe, ideas_file
     assert 'remote is away' in said[0]
 
 
+def test_what_a_peer_rejected_comes_last(recipe, ideas_file):
+    rejected = [Tried('idea:harder#0', 'gains', False, 6, 1)]
+    researcher, history, seen = BuiltinResearcher(ideas_file), [], []
+    assert researcher.propose(_context(recipe)).origin == 'idea:harder#0'
+    while (edit := researcher.propose(_context(recipe, history, peer_history=rejected))) is not None:
+        seen.append(edit.origin)
+        history.append(_tried(edit, kept=False))
+    assert seen == ['idea:curved#0', 'idea:harder#1', 'idea:harder#0']
+
+
+def test_research_goes_on_from_an_adopted_recipe_as_from_one_of_its_own(recipe, ideas_file):
+    (recipe / 'recipe.yaml').write_text((recipe / 'recipe.yaml').read_text().replace('gain: 1.0', 'gain: 1.3'))
+    history = [Tried(f'adopt:station_2/{"2" * 40}', 'path', True, 6, 6)]
+    researcher, seen = BuiltinResearcher(ideas_file), []
+    while (edit := researcher.propose(_context(recipe, history, built_on={'idea:curved#0'}))) is not None:
+        seen.append(edit.origin)
+        history.append(_tried(edit, kept=False))
+        if 'lead' in edit.origin:
+            assert yaml.safe_load(edit.files['recipe.yaml'])['parameters']['gain'] == 1.3
+    assert seen[0] == 'idea:lead#0', 'what builds on the idea that the peer kept'
+    assert 'idea:curved#0' not in seen, 'that is part of the recipe already'
+
+
 def test_ideas_may_replace_a_file(recipe, ideas_file):
     (ideas_file.parent / 'better.py').write_text('class Policy:\n    pass\n')
     ideas_file.write_text('ideas:\n  - {id: b, family: f, hypothesis: Better, files: {policy.py: better.py}}\n')
@@ -84,11 +107,11 @@ def test_ideas_may_replace_a_file(recipe, ideas_file):
 SEARCH = 'ideas:\n  - {id: s, family: f, hypothesis: Try, search: {gain: [0.5, 3.0]}, attempts: 6}\n'
 
 
-def search_for_gain(recipe, ideas_file, rate, rounds=6):
+def search_for_gain(recipe, ideas_file, rate, rounds=6, **context):
     """Gains that are proposed one after the other when `rate` tells how many of 100 trials succeed."""
     history, gains = [], []
     for _ in range(rounds):
-        edit = BuiltinResearcher(ideas_file).propose(_context(recipe, history))
+        edit = BuiltinResearcher(ideas_file).propose(_context(recipe, history, **context))
         if edit is None:
             break
         gains.append(yaml.safe_load(edit.files['recipe.yaml'])['parameters']['gain'])
@@ -108,6 +131,26 @@ def test_results_steer_a_search(recipe, ideas_file):
     low, _ = search_for_gain(recipe, ideas_file, lambda gain: max(0.0, 1 - abs(gain - 0.7)), rounds=14)
     high, _ = search_for_gain(recipe, ideas_file, lambda gain: max(0.0, 1 - abs(gain - 2.8)), rounds=14)
     assert sum(low[5:]) < sum(high[5:]) - 3
+
+
+def test_a_search_goes_on_from_the_parameters_of_an_adopted_recipe(recipe, ideas_file):
+    ideas_file.write_text(SEARCH.replace('6', '20'))
+    text, sums = (recipe / 'recipe.yaml').read_text(), []
+    for best in (0.8, 2.8):
+        (recipe / 'recipe.yaml').write_text(text.replace('gain: 1.0', f'gain: {best}'))
+        gains, _ = search_for_gain(recipe, ideas_file, lambda gain: 0.1, rounds=14, best=(0.9, 1.0))
+        assert best not in gains
+        sums.append(sum(gains[5:]))
+    assert sums[0] < sums[1] - 1, 'where nothing else tells, nearer to what it has'
+
+
+def test_a_search_goes_on_from_what_peers_tried(recipe, ideas_file):
+    ideas_file.write_text(SEARCH.replace('6', '20'))
+    tried = [Tried(f'idea:s#gain={gain}', 'f', False, 100, round(100 * max(0.0, 1 - abs(gain - 2.8))))
+             for gain in (0.6, 1.1, 1.6, 2.1, 2.6, 2.9)] + [Tried('idea:s#gain=huge', 'f', False, 6, 6)]
+    gains, _ = search_for_gain(recipe, ideas_file, lambda gain: max(0.0, 1 - abs(gain - 2.8)), rounds=3,
+                               peer_history=tried)
+    assert sum(gains) / 3 > 2.2 and not {2.6, 2.9} & set(gains)
 
 
 def test_a_restarted_search_goes_on_as_it_would_have(recipe, ideas_file):
