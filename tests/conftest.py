@@ -26,6 +26,12 @@ def _own_domain():
     reservation.release()
 
 
+@pytest.fixture(scope='session', autouse=True)
+def _own_signing_key(tmp_path_factory):
+    """Tests sign with a key of their own, not with the user's."""
+    os.environ['ENPIRE_SIGNING_KEY'] = str(tmp_path_factory.mktemp('key') / 'signing_key')
+
+
 @pytest.fixture
 def ros_domain(monkeypatch):
     """A ROS domain that only this test uses; $ROS_DOMAIN_ID is set to it."""

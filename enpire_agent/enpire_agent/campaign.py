@@ -43,15 +43,15 @@ class Campaign:
     """Runs one campaign of one station in the folder `directory` (runs/<campaign>/<station>).
 
     run_trial(kind, seed, cancelled): one trial of the recipe in the work tree; it is in the ledger when this
-    returns. peers: recipes that peers announced so far. current_env_hash: SHA-256 of the environment as it is on
-    disk now. hold: why nothing may begin at the moment. await_station(cancelled): waits, with a bound, until the
-    station can run a trial; returns what is missing, or ''.
+    returns. peers: recipes that peers announced so far. environment_changes: what of the environment on disk is not as
+    it was. hold: why nothing may begin at the moment. await_station(cancelled): waits, with a bound, until the station
+    can run a trial; returns what is missing, or ''.
     """
 
     def __init__(self, directory: Path | str, settings: CampaignSettings, *, repository: RecipeRepository,
                  researcher: Researcher, run_trial: RunTrial, listener: Listener,
                  peers: Callable[[], Sequence[PeerRecipe]] = tuple,
-                 current_env_hash: Callable[[], str] | None = None, hold: StationHold | None = None,
+                 environment_changes: Callable[[], list[str]] = list, hold: StationHold | None = None,
                  await_station: Callable[[Callable[[], bool]], str] = lambda cancelled: ''):
         """Raises ConfigurationError when the folder holds a campaign of another environment or task."""
         self.directory = Path(directory)
@@ -70,7 +70,7 @@ class Campaign:
         self._trials = CampaignTrials(
             self.state, Ledger(self.directory / 'ledger.jsonl'), self.time_split, run_trial=run_trial,
             hold=self._hold, listener=listener, save=self._save,
-            current_env_hash=current_env_hash or (lambda: settings.env_hash), await_station=await_station)
+            environment_changes=environment_changes, await_station=await_station)
         self._budget = CampaignBudget(self.state, lambda: self.elapsed, lambda: self._trials.usual_time)
 
     # --- control and looks, from any thread ---
@@ -112,12 +112,13 @@ class Campaign:
     def run(self) -> CampaignState:
         """Run until the gate is passed or the budget is spent.
 
-        Raises CampaignStopped after `stop`, CampaignError when the environment changed under it.
+        Raises CampaignStopped after `stop`, CampaignError when the station cannot go on with it. An environment that
+        was changed under it holds the station.
         """
         state = self.state
         if state.finished:
             return state
-        self._trials.check_environment()
+        self._trials.checkpoint()
         if state.phase == BASELINE:
             self._run_baseline()
         while not state.finished:

@@ -13,7 +13,7 @@ from enpire_agent.time_split import HELD, RUNNING, TimeSplit
 
 RESET_FAILURES_TO_HOLD = 3
 TRIES_PER_SEARCH_SEED = 3        # a reset that failed, or a stop, says nothing about the recipe
-SAYS_NOTHING = ('RESET_FAILED', 'ABORTED')
+SAYS_NOTHING = ('RESET_FAILED', 'ABORTED', 'INVALID')
 RECENT_TRIALS = 12
 UNKNOWN_TRIAL_TIME = 15.0        # s of wall time, for the first estimate of the time left
 HOLD_LOOK = 0.5                  # s of wall time between looks while held
@@ -47,7 +47,7 @@ class CampaignTrials:
 
     def __init__(self, state: CampaignState, ledger: Ledger, time_split: TimeSplit, *, run_trial: RunTrial,
                  hold: StationHold, listener: Listener, save: Callable[[], None],
-                 current_env_hash: Callable[[], str], await_station: Callable[[Callable[[], bool]], str]):
+                 environment_changes: Callable[[], list[str]], await_station: Callable[[Callable[[], bool]], str]):
         self._state = state
         self._ledger = ledger
         self._time = time_split
@@ -55,7 +55,7 @@ class CampaignTrials:
         self._hold = hold
         self._listener = listener
         self._save = save
-        self._current_env_hash = current_env_hash
+        self._environment_changes = environment_changes
         self._await_station = await_station
         self._doubtful = True        # whether the station may not be able to run a trial
         self._stopping = threading.Event()
@@ -118,22 +118,22 @@ class CampaignTrials:
         return [outcome_of_line(line) for line in self._ledger.entries() if line['trial_id'] in wanted]
 
     def checkpoint(self) -> None:
-        """Between trials: wait while held, stop when asked, see whether the environment is still the same."""
-        if self._hold.reason and not self._stopping.is_set():
+        """Between trials: wait while held, also because the environment is not the same any more; stop when asked."""
+        self._hold_where_environment_changed()
+        while self._hold.reason and not self._stopping.is_set():
             self._listener.event('hold', len(self._state.iterations), self._hold.reason)
             with self._time.during(HELD):
                 while self._hold.reason and not self._stopping.is_set():
                     self._hold.wait(HOLD_LOOK)
+            self._hold_where_environment_changed()
         if self._stopping.is_set():
             raise CampaignStopped('stopped by request; run it again under the same name to go on')
-        self.check_environment()
 
-    def check_environment(self) -> None:
-        now, before = self._current_env_hash(), self._state.settings.env_hash
-        if now != before:
-            raise CampaignError(
-                f'the environment changed under the campaign: it started with {before[:12]}..., now it is '
-                f'{now[:12]}...; restore task, scene, reward, reset and station files, or start a new campaign')
+    def _hold_where_environment_changed(self) -> None:
+        changes = [] if self._hold.reason else self._environment_changes()
+        if changes:
+            self._hold.set(f'the environment was changed under the campaign: {"; ".join(changes)}; put that back and '
+                           'resume, or cancel the campaign')
 
     def _make_sure_of_station(self) -> None:
         """After a trial that the recipe did not end: what was killed gets the time to come back."""
@@ -155,7 +155,7 @@ class CampaignTrials:
         self._recent.append(trial.wall_duration)
         self._doubtful = trial.outcome in SAYS_NOTHING
         if trial.outcome == 'INVALID':
-            raise CampaignError(f'trial {trial.trial_id} is INVALID: {trial.reason}')
+            self._hold.set(f'trial {trial.trial_id} is INVALID: {trial.reason}')
         if self._stopping.is_set():
             self._save()
             raise CampaignStopped('stopped during a trial')

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from enpire_agent.abandoned_trials import unentered_trials
 from enpire_agent.campaign_state import read_campaign
+from enpire_agent.frozen_environment import check_scored
 from enpire_agent.ledger import Ledger
 from enpire_agent.recipe import files_hash
 from enpire_agent.score import Score
@@ -19,29 +20,38 @@ _FILES = 'sha256:'
 class ScoredTrials:
     """lines: those that count, of all stations, in the order in which they were started. total: lines there are.
 
-    unentered: folders of trials that were started and are in no ledger.
+    unentered: folders of trials that were started and are in no ledger. remarks: on their environment.
     """
 
     lines: list[dict]
     total: int
     ledgers: list[Path]
     unentered: list[Path]
+    remarks: list[str]
 
 
-def scored_trials(ledgers: list[Ledger], *, kind: str = '', recipe: str = '', env_hash: str = '') -> ScoredTrials:
+def scored_trials(ledgers: list[Ledger], *, kind: str = '', recipe: str = '', env_hash: str = '',
+                  any_scorer: bool = False) -> ScoredTrials:
     """Verified lines of these ledgers of one campaign. Empty strings leave nothing out.
 
     recipe: the beginning of a commit or of the hash of its files, or the folder of a recipe; every name of the same
-    files counts, also those that other stations gave them.
-    Raises LedgerError when a chain is broken, ConfigurationError when no station knows such a recipe.
+    files counts, also those that other stations gave them. any_scorer: also with another scorer than the frozen one.
+    Raises LedgerError when a chain is broken, ConfigurationError when no station knows such a recipe,
+    EnvironmentChanged when a manifest or the scorer was changed.
     """
-    lines = [line for ledger in ledgers if ledger.file.exists() for line in ledger.verify()]
+    by_folder = {ledger.file.parent: ledger.verify() for ledger in ledgers if ledger.file.exists()}
+    lines = [line for entries in by_folder.values() for line in entries]
     names = _names_of(recipe, lines, ledgers) if recipe else None
-    chosen = [line for line in lines if (not kind or line['kind'] == kind) and line['env_hash'].startswith(env_hash)
-              and (names is None or line['recipe'] in names)]
+    chosen = {folder: [line for line in entries if (not kind or line['kind'] == kind)
+                       and line['env_hash'].startswith(env_hash) and (names is None or line['recipe'] in names)]
+              for folder, entries in by_folder.items()}
+    remarks = [check_scored(folder, known, any_scorer=any_scorer) for folder, entries in chosen.items()
+               for known in dict.fromkeys(line['env_hash'] for line in entries)]
     return ScoredTrials(
-        sorted(chosen, key=lambda line: line['started']), len(lines), [ledger.file for ledger in ledgers],
-        [trial.directory for ledger in ledgers for trial in unentered_trials(ledger.file.parent)])
+        sorted((line for entries in chosen.values() for line in entries), key=lambda line: line['started']),
+        len(lines), [ledger.file for ledger in ledgers],
+        [trial.directory for ledger in ledgers for trial in unentered_trials(ledger.file.parent)],
+        [remark for remark in remarks if remark])
 
 
 def score_text(figures: Score, trials: ScoredTrials) -> str:
@@ -65,8 +75,8 @@ def score_text(figures: Score, trials: ScoredTrials) -> str:
 def notes(trials: ScoredTrials) -> list[str]:
     """What a reader of the figures has to know beside them."""
     if not trials.unentered:
-        return []
-    return [f'not entered      {len(trials.unentered)} started trials are in no ledger yet '
+        return trials.remarks
+    return [*trials.remarks, f'not entered      {len(trials.unentered)} started trials are in no ledger yet '
             f'({", ".join(folder.name for folder in trials.unentered[:3])}); see `enpire ledger verify`']
 
 

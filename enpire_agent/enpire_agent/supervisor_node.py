@@ -14,6 +14,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from enpire_agent.campaign import Campaign, CampaignError, CampaignStopped
 from enpire_agent.campaign_state import Best, CampaignSettings, CampaignState, TrialOutcome, outcome_of_line
 from enpire_agent.durable_file import DiskFullError
+from enpire_agent.frozen_environment import frozen_environment
 from enpire_agent.ledger import Ledger
 from enpire_agent.peer_recipes import PeerRecipes
 from enpire_agent.recipe import load_recipe
@@ -26,6 +27,7 @@ from enpire_agent.time_split import HELD, RESETTING, RUNNING, THINKING, TRAINING
 from enpire_bringup.actions import (BlockingActionServer, GoalAborted, RemoteCallCancelled, RemoteCallError,
                                     RemoteCallRejected, RunningGoal, call_action)
 from enpire_bringup.configuration import ConfigurationError
+from enpire_bringup.environment import EnvironmentWatch
 from enpire_bringup.node_group import run_single
 from enpire_bringup.paths import runs_directory
 from enpire_bringup.station_node import HISTORY_QOS, LATCHED_QOS, StationNode
@@ -50,7 +52,7 @@ class Supervisor(StationNode):
 
     def __init__(self, **kwargs):
         super().__init__('supervisor', **kwargs)
-        self.env_hash = self.current_env_hash()
+        self._frozen = frozen_environment(runs_directory(), self.task, self.station)
         self.set_parameters([Parameter('use_sim_time', value=False)])
         self._runs = runs_directory()
         self._station_name = self.get_namespace().strip('/') or self.station.name
@@ -111,7 +113,7 @@ class Supervisor(StationNode):
         start = load_recipe(Path(asked.recipe) if asked.recipe else self.task.recipe)
         repository = RecipeRepository.open_or_create(directory / 'recipe', self._station_name, start.directory)
         settings = CampaignSettings(
-            campaign=name, station=self._station_name, task=self.task.name, env_hash=self.env_hash,
+            campaign=name, station=self._station_name, task=self.task.name, env_hash=self._frozen.env_hash,
             search_trials=asked.search_trials or terms.search_trials,
             gate_trials=asked.gate_trials or terms.success_window, goal=asked.goal or terms.goal,
             max_iterations=asked.max_iterations, max_trials=asked.max_trials, max_duration=asked.max_duration,
@@ -119,7 +121,8 @@ class Supervisor(StationNode):
         return Campaign(
             directory, settings, repository=repository, researcher=researcher, listener=_Listener(self, settings),
             run_trial=lambda kind, seed, stopped: self._trial(settings, repository, kind, seed, stopped),
-            peers=lambda: self._peers.of_campaign(name), current_env_hash=self.current_env_hash,
+            peers=lambda: self._peers.of_campaign(name),
+            environment_changes=EnvironmentWatch(self.task, self.station, self._frozen.environment).changes,
             hold=self._hold, await_station=self._await_station)
 
     # --- trials ---

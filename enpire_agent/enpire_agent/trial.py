@@ -100,8 +100,8 @@ class TrialStation(Protocol):
 
     lockstep: bool
 
-    def env_hash(self) -> str:
-        """SHA-256 of the environment as it is on disk now."""
+    def environment_changes(self) -> list[str]:
+        """What of the environment on disk is not as it was at the station's start, a few words each."""
 
     def stop_reason(self) -> tuple[str, str] | None:
         """(outcome, reason) when the trial must end now: cancelled, or stopped by the guard."""
@@ -389,11 +389,10 @@ class Trial:
             raise TrialEnd(*stop)
 
     def _check_environment(self, when: str) -> None:
-        now = self._station.env_hash()
-        if now != self.request.env_hash:
-            raise TrialEnd(INVALID, f'the environment was changed {when}: {self.request.env_hash[:12]}... at the '
-                                    f'start of the station, {now[:12]}... now; restore task, scene, reward, reset, '
-                                    f'station files and scorer or start the station anew')
+        changes = self._station.environment_changes()
+        if changes:
+            raise TrialEnd(INVALID, f'the environment was changed {when}: {"; ".join(changes)}; put that back, or '
+                                    'freeze it anew (./enpire env freeze) and start the station anew')
 
     def _check_environment_at_end(self) -> None:
         if self.report.outcome == INVALID:
@@ -402,8 +401,6 @@ class Trial:
             self._check_environment('during the trial')
         except TrialEnd as end:
             self.report.outcome, self.report.reason = end.outcome, end.reason
-        except OSError as error:
-            self.report.outcome, self.report.reason = INVALID, f'the environment cannot be read any more: {error}'
 
     def _check_verdict(self, verdict: Judgement) -> None:
         if verdict.env_hash != self.request.env_hash:

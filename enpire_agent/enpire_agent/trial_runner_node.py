@@ -8,9 +8,11 @@ from rclpy.parameter import Parameter
 
 from enpire_agent.abandoned_trials import close_abandoned_trials
 from enpire_agent.durable_file import check_free_space
+from enpire_agent.frozen_environment import frozen_environment, keep_manifest
 from enpire_agent.trial import Trial, TrialReport, make_request
 from enpire_agent.trial_station import SECOND, RosTrialStation
 from enpire_bringup.actions import BlockingActionServer, GoalAborted, RunningGoal
+from enpire_bringup.environment import EnvironmentWatch
 from enpire_bringup.node_group import run_single
 from enpire_bringup.paths import runs_directory
 from enpire_bringup.station_node import HISTORY_QOS, StationNode
@@ -27,7 +29,8 @@ class TrialRunner(StationNode):
 
     def __init__(self, **kwargs):
         super().__init__('trial_runner', **kwargs)
-        self.env_hash = self.current_env_hash()
+        self._frozen = frozen_environment(runs_directory(), self.task, self.station)
+        self.environment = EnvironmentWatch(self.task, self.station, self._frozen.environment)
         # Time is the stamp of the joint states, which come anyway; the clock's messages need not wake this node.
         self.set_parameters([Parameter('use_sim_time', value=False)])
         self._runs = runs_directory()
@@ -58,8 +61,9 @@ class TrialRunner(StationNode):
         recipe = Path(asked.recipe).expanduser() if asked.recipe else self.task.recipe
         request = make_request(
             self._runs, campaign=asked.campaign, station=self._station_name, task=self.task, kind=asked.kind,
-            seed=asked.seed, recipe_directory=recipe.resolve(), env_hash=self.env_hash)
+            seed=asked.seed, recipe_directory=recipe.resolve(), env_hash=self._frozen.env_hash)
         check_free_space(request.directory, LEAST_FREE)
+        keep_manifest(request.directory.parents[1], self._frozen)
         if not self._all_entered:
             self._enter_abandoned_trials()
 

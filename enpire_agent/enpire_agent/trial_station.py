@@ -196,8 +196,8 @@ class RosTrialStation:
 
     # --- what a trial asks ---
 
-    def env_hash(self) -> str:
-        return self._node.current_env_hash()
+    def environment_changes(self) -> list[str]:
+        return self._node.environment.changes()
 
     def stop_reason(self) -> tuple[str, str] | None:
         if self._closing:

@@ -75,7 +75,7 @@ class FakeStation:
         self.work_tree = work_tree
         self.env_hash = env_hash
         self.count = 0
-        self.environment_now = env_hash     # as it is on disk
+        self.environment_changes = []       # what on disk is not as it was
         self.forced = {}          # number of the trial -> outcome
         self.force_kind = {}      # kind -> outcome
         self.rate_of = rate_of    # of the recipe's parameters
@@ -143,7 +143,7 @@ def make_campaign(tmp_path, recipe, ideas_file):
             goal=0.99), **changes})
         campaign = Campaign(directory, settings, repository=repository, researcher=BuiltinResearcher(ideas_file),
                             run_trial=world.run_trial, listener=recorder, peers=lambda: peers,
-                            current_env_hash=lambda: world.environment_now, await_station=world.await_station)
+                            environment_changes=lambda: world.environment_changes, await_station=world.await_station)
         return campaign, world, recorder
 
     return make

@@ -21,8 +21,8 @@ ENV = 'e' * 64
 class ChangedStation:
     """Its environment is another one: every trial ends as INVALID at once, with all its records."""
 
-    def env_hash(self):
-        return 'f' * 64
+    def environment_changes(self):
+        return ['reward.py was changed']
 
 
 @pytest.fixture

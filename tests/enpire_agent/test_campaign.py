@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from enpire_agent.campaign import CampaignError, CampaignStopped
+from enpire_agent.campaign import CampaignStopped
 from enpire_agent.campaign_state import BASELINE, GATE, KEPT, REVERTED, SEARCH, read_campaign
 from enpire_agent.ledger import Ledger
 from enpire_agent.recipe import load_recipe
@@ -11,6 +11,31 @@ from enpire_agent.recipe_repository import RecipeRepository
 from enpire_agent.researcher import PeerRecipe
 from enpire_agent.seeds import search_seeds
 from enpire_bringup.configuration import ConfigurationError
+
+
+class InBackground:
+    """A campaign that runs in a thread until somebody has to resume it."""
+
+    def __init__(self, campaign, recorder):
+        self._campaign, self._recorder = campaign, recorder
+        self._thread = threading.Thread(target=campaign.run, daemon=True)
+        self._thread.start()
+
+    def wait_until_held(self, times=1):
+        deadline = time.monotonic() + 10
+        while not (self._campaign.holding and len(self.holds) >= times):
+            assert time.monotonic() < deadline, f'held {len(self.holds)} times, not {times}'
+            time.sleep(0.01)
+
+    @property
+    def holds(self):
+        return [text for kind, _, text, _ in self._recorder.events if kind == 'hold']
+
+    def resume_to_its_end(self):
+        self._campaign.resume()
+        self._thread.join(30)
+        assert not self._thread.is_alive()
+        return self._campaign.state
 
 
 def _kinds(world):
@@ -272,17 +297,13 @@ def test_nothing_kept_means_no_gate(make_campaign):
 def test_three_failed_resets_hold_the_station_until_resume(make_campaign):
     campaign, world, recorder = make_campaign()
     world.forced = {4: 'RESET_FAILED', 5: 'RESET_FAILED', 6: 'RESET_FAILED'}
-    thread = threading.Thread(target=campaign.run, daemon=True)
-    thread.start()
-    deadline = time.monotonic() + 10
-    while not campaign.holding and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert campaign.holding and '3 resets failed' in campaign.hold_reason
+    running = InBackground(campaign, recorder)
+    running.wait_until_held()
+    assert '3 resets failed' in campaign.hold_reason
     assert world.count == 6
-    campaign.resume()
-    thread.join(30)
-    assert campaign.state.finished
-    assert campaign.state.baseline.outcomes['RESET_FAILED'] == 3
+    state = running.resume_to_its_end()
+    assert state.finished
+    assert state.baseline.outcomes['RESET_FAILED'] == 3
 
 
 def test_after_a_trial_that_was_cut_off_the_station_is_waited_for(make_campaign):
@@ -293,17 +314,13 @@ def test_after_a_trial_that_was_cut_off_the_station_is_waited_for(make_campaign)
 
 
 def test_a_station_that_does_not_come_back_is_held_with_what_is_missing(make_campaign):
-    campaign, world, _ = make_campaign(max_iterations=1)
+    campaign, world, recorder = make_campaign(max_iterations=1)
     world.forced, world.missing = {2: 'ABORTED'}, ['', 'no verdicts', '']
-    thread = threading.Thread(target=campaign.run, daemon=True)
-    thread.start()
-    deadline = time.monotonic() + 10
-    while not campaign.holding and time.monotonic() < deadline:
-        time.sleep(0.01)
+    running = InBackground(campaign, recorder)
+    running.wait_until_held()
     assert 'no verdicts' in campaign.hold_reason and world.count == 2
-    campaign.resume()
-    thread.join(30)
-    assert campaign.state.finished and campaign.state.time_split['held'] > 0
+    state = running.resume_to_its_end()
+    assert state.finished and state.time_split['held'] > 0
 
 
 def test_a_failed_reset_in_the_search_is_tried_again_but_never_vanishes(make_campaign):
@@ -333,25 +350,32 @@ def test_a_policy_that_keeps_crashing_costs_two_trials(make_campaign):
     assert state.iterations[0].state == REVERTED
 
 
-def test_a_changed_environment_stops_the_campaign(make_campaign):
-    campaign, world, _ = make_campaign()
+def test_a_changed_environment_holds_the_campaign_until_it_is_put_back(make_campaign):
+    campaign, world, recorder = make_campaign(max_iterations=1)
 
     def change(number):
         if number == 3:
-            world.environment_now = 'f' * 64
+            world.environment_changes = ['reward.py was changed']
 
     world.before_trial = change
-    with pytest.raises(CampaignError, match='environment changed'):
-        campaign.run()
-    assert world.count == 3
+    running = InBackground(campaign, recorder)
+    running.wait_until_held()
+    assert world.count == 3 and 'reward.py was changed' in campaign.hold_reason
+    campaign.resume()
+    running.wait_until_held(times=2)
+    assert world.count == 3, 'resumed without being put back'
+    world.environment_changes = []
+    assert running.resume_to_its_end().finished
 
 
-def test_an_invalid_trial_stops_the_campaign_and_stays_in_the_ledger(make_campaign):
-    campaign, world, _ = make_campaign()
+def test_an_invalid_trial_holds_the_campaign_and_stays_in_the_ledger(make_campaign):
+    campaign, world, recorder = make_campaign(max_iterations=1)
     world.forced = {3: 'INVALID'}
-    with pytest.raises(CampaignError, match='INVALID'):
-        campaign.run()
+    running = InBackground(campaign, recorder)
+    running.wait_until_held()
+    assert 'INVALID' in campaign.hold_reason
     assert [line['outcome'] for line in world.ledger.verify()][-1] == 'INVALID'
+    assert running.resume_to_its_end().baseline.outcomes['INVALID'] == 1
 
 
 def test_a_campaign_of_another_environment_is_not_resumed(make_campaign):

@@ -67,7 +67,7 @@ def test_a_started_trial_that_is_in_no_ledger_is_told(ledgers):
     (folder / 'started.json').write_text(json.dumps({'process': {'pid': 1, 'create_time': 0.0}}))
     trials = scored_trials([first])
     assert trials.unentered == [folder]
-    assert 'lost' in notes(trials)[0] and 'lost' in score_text(score(trials.lines), trials)
+    assert 'lost' in notes(trials)[-1] and 'lost' in score_text(score(trials.lines), trials)
 
 
 def test_stations_of_different_environments_are_not_mixed(ledgers):

@@ -41,7 +41,7 @@ class FakeStation:
         self.task = task
         self.stamp = 0
         self.commands, self.steps = [], []
-        self.hash = ENV
+        self.changes = []
         self.verdict_hash = ENV
         self.stop_at, self.stop = None, ('ABORTED', 'cancelled')
         self.reset_report = ResetReport(True, '', 1)
@@ -50,8 +50,8 @@ class FakeStation:
         self.limits = []          # every set of limits that was asked for, and at which stage
         self.too_loose = ''
 
-    def env_hash(self):
-        return self.hash
+    def environment_changes(self):
+        return self.changes
 
     def stop_reason(self):
         return self.stop if self.stop_at is not None and len(self.commands) >= self.stop_at else None
@@ -300,9 +300,10 @@ def test_recipe_that_would_loosen_a_limit_is_a_policy_error_and_nothing_moves(tm
 
 def test_an_environment_changed_before_the_trial_makes_it_invalid_and_nothing_moves(tmp_path, task):
     station = FakeStation(task)
-    station.hash = 'f' * 64
+    station.changes = ['reward.py was changed']
     report = _run(tmp_path, task, station, _policy(tmp_path))
-    assert report.outcome == 'INVALID' and 'changed before' in report.reason and station.commands == []
+    assert report.outcome == 'INVALID' and 'changed before the trial: reward.py' in report.reason
+    assert station.commands == []
 
 
 def test_tampered_reward_invalidates_trial(tmp_path, task):
@@ -310,12 +311,12 @@ def test_tampered_reward_invalidates_trial(tmp_path, task):
     real = station.command
 
     def command(stamp, target):
-        station.hash = 'f' * 64
+        station.changes = ['reward.py was changed']
         real(stamp, target)
 
     station.command = command
     report = _run(tmp_path, task, station, _policy(tmp_path))
-    assert report.outcome == 'INVALID' and 'changed during' in report.reason
+    assert report.outcome == 'INVALID' and 'changed during the trial: reward.py' in report.reason
 
 
 def test_a_verdict_of_another_environment_invalidates_the_trial(tmp_path, task):

@@ -5,9 +5,10 @@ import shutil
 import pytest
 
 from enpire_bringup import environment
-from enpire_bringup.environment import environment_files, environment_hash, package_folder
+from enpire_bringup.environment import (EnvironmentWatch, environment_files, environment_hash, package_folder,
+                                        read_environment)
 from enpire_bringup.paths import share_directory
-from enpire_bringup.station import load_station
+from enpire_bringup.station import load_station, overridden
 from enpire_bringup.task import load_task
 
 
@@ -39,3 +40,23 @@ def test_the_recipe_and_the_ideas_are_free_to_change(copied):
     assert environment_hash(task, station) == before
     assert not any('recipe' in str(file.relative_to(folder)) for file in environment_files(task, station).values()
                    if folder in file.parents and 'push_t' in file.parts)
+
+
+def test_what_was_changed_is_named_with_its_file(copied):
+    task, station, folder = copied
+    watch = EnvironmentWatch(task, station, read_environment(task, station))
+    assert watch.changes() == []
+    (folder / 'push_t' / 'reward.py').write_text('# kind')
+    (folder / 'enpire_reward' / 'more.py').write_text('')
+    assert watch.changes() == [
+        f'{folder}/push_t/reward.py (reward) was changed (1476 bytes before, 6 now)',
+        f'{folder}/enpire_reward/more.py (verdict/more.py) was added']
+    (folder / 'push_t' / 'reset.py').unlink()
+    assert watch.changes() == [f'{folder}/push_t/reset.py cannot be read']
+
+
+def test_another_camera_size_is_another_environment(copied):
+    task, station, _ = copied
+    small = read_environment(task, overridden(station, camera_width=320, camera_height=240))
+    usual = read_environment(task, station)
+    assert small.env_hash != usual.env_hash and all('camera' in said for said in usual.changes(small))
