@@ -21,7 +21,8 @@ from std_srvs.srv import Trigger
 
 from enpire_agent.episode_recorder import EpisodeRecorder
 from enpire_agent.start_places import CLEARANCE, StartPlaces
-from enpire_agent.trial import ABORTED, POLICY_ERROR, RESET_FAILED, SAFETY_STOP, Check, Judgement, ResetReport, Step
+from enpire_agent.trial import (ABORTED, INVALID, POLICY_ERROR, RESET_FAILED, SAFETY_STOP, Check, Judgement, ResetReport,
+                                Step)
 from enpire_agent.trial import TrialEnd
 from enpire_bringup.actions import (RemoteCallCancelled, RemoteCallError, RemoteCallRejected, call_action,
                                     call_service)
@@ -29,6 +30,7 @@ from enpire_bringup.configuration import ConfigurationError
 from enpire_bringup.guard import guard_limits
 from enpire_bringup.kinematics import ArmKinematics, quaternion_of
 from enpire_bringup.polled_topic import PolledTopic
+from enpire_bringup.publisher_identity import PublisherIdentity
 from enpire_bringup.safety_limits import tightened
 from enpire_bringup.serialized_messages import JointStateReader, stamp_of
 from enpire_bringup.station_node import IMAGE_QOS, LATCHED_QOS, LATEST_QOS, STATE_QOS, StationNode
@@ -106,7 +108,11 @@ class RosTrialStation:
         self._guard_refuses = ''
         self._refused_steps = 0
         self._time_jump = 0.0           # s
+        self._start = np.full(2, math.nan)          # m, of the tip, where the policy starts
 
+        # Who has a say in what a trial sees and how it ends; what moves the joints has no name that is always the same.
+        self._publishers = {topic: PublisherIdentity(node, topic, publisher) for topic, publisher in (
+            ('joint_states', ''), ('object_poses', 'camera_perception'), ('verdict', 'success_detector'))}
         node.create_subscription(JointState, 'joint_states', self._on_joint_state, STATE_QOS, raw=True)
         node.create_subscription(ObjectPose, 'object_poses', self._on_pose, STATE_QOS, raw=True)
         node.create_subscription(Verdict, 'verdict', self._on_verdict, STATE_QOS, raw=True)
@@ -130,6 +136,8 @@ class RosTrialStation:
             self._time_jump = 0.0
             self._steps.clear()
             self._verdicts.clear()
+            for publisher in self._publishers.values():
+                publisher.forget_intruder()
             for poses in self._poses.values():
                 poses.clear()
             self._active = True
@@ -207,6 +215,9 @@ class RosTrialStation:
         if self._time_jump:
             return ABORTED, (f'ROS time jumped by {self._time_jump:.1f} s under the trial: the world or the '
                              'driver was started anew, or the trial runner stood still')
+        intruder = next((publisher.intruder for publisher in self._publishers.values() if publisher.intruder), '')
+        if intruder:
+            return INVALID, f'{intruder}; find out who that is and end it'
         if self.guard_fault:
             return SAFETY_STOP, self.guard_fault
         if self._refused_steps >= REFUSED_STEPS:
@@ -240,23 +251,25 @@ class RosTrialStation:
         if not result.success:
             raise TrialEnd(*((SAFETY_STOP, self.guard_fault) if self.guard_fault else (RESET_FAILED, result.message)))
         height = self._task.action.height
-        x, y = self._start_places.farthest_from(self._object_position())
+        x, y = self._start = np.array(self._start_places.farthest_from(self._object_position()))
         self._move(self._tip_goal(MoveArm.Goal.POSE, x, y, height + CLEARANCE))
         self._move(self._tip_goal(MoveArm.Goal.LINEAR, x, y, height))
 
     def first_step(self) -> Step:
         """Hold the tip until the world keeps step with the answers.
 
-        Before the first target nobody waits for one: a lockstep world has gone on by the time the answer is there.
+        Before the first target nobody waits for one: a lockstep world has gone on by the time the answer is there, on a
+        busy machine so far that the guard takes the stream for broken off. That is no violation while the arm stands,
+        so the targets are where it was sent, not where it is, which gravity makes another place.
         """
         self._film_period = FRAME_PERIOD
-        target, after, in_step = self._tip_now(), self._last_stamp, 0
+        after, in_step = self._last_stamp, 0
         deadline = time.monotonic() + STATE_SILENCE
         rate = self._task.policy.rate
         while in_step < STEPS_TO_BE_IN_STEP:
             stamp, _ = self._wait_for_state(after, newest=True)
             in_step = in_step + 1 if step_number(stamp, rate) == step_number(after, rate) + 1 else 0
-            self.command(stamp, target)
+            self.command(stamp, self._start)
             after = stamp
             if time.monotonic() > deadline:
                 raise TrialEnd(ABORTED, f'the station did not keep step with the policy within {STATE_SILENCE:g} s')
@@ -428,7 +441,9 @@ class RosTrialStation:
 
     # --- callbacks, in the executor's thread ---
 
-    def _on_joint_state(self, data: bytes) -> None:
+    def _on_joint_state(self, data: bytes, info: dict) -> None:
+        if not self._publishers['joint_states'].accepts(info):
+            return
         stamp = stamp_of(data)
         previous, self._last_stamp = self._last_stamp, stamp
         self._state_heard = time.monotonic()
@@ -450,8 +465,8 @@ class RosTrialStation:
         self._recorder.message('joint_states', 'sensor_msgs/msg/JointState', data, stamp)
         self._film(stamp)
 
-    def _on_pose(self, data: bytes) -> None:
-        if not self._active:
+    def _on_pose(self, data: bytes, info: dict) -> None:
+        if not (self._active and self._publishers['object_poses'].accepts(info)):
             return
         message = deserialize_message(data, ObjectPose)
         poses = self._poses.get(message.object_id)
@@ -465,8 +480,8 @@ class RosTrialStation:
                 self._news.notify_all()
         self._recorder.message('object_poses', 'enpire_msgs/msg/ObjectPose', data, stamp)
 
-    def _on_verdict(self, data: bytes) -> None:
-        if not self._active:
+    def _on_verdict(self, data: bytes, info: dict) -> None:
+        if not (self._active and self._publishers['verdict'].accepts(info)):
             return
         judgement = judgement_of(deserialize_message(data, Verdict))
         with self._news:
