@@ -394,6 +394,7 @@ class _GraphWatch:
     def __init__(self, domain_id: int, joint_state_topic: str | None = None):
         self._domain_id = domain_id
         self._topic = joint_state_topic
+        self._subscription = None
         self._got_joint_state = False
 
     def __enter__(self) -> '_GraphWatch':
@@ -408,10 +409,6 @@ class _GraphWatch:
                                        start_parameter_services=False, use_global_arguments=False)
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self._node)
-        if self._topic:
-            from sensor_msgs.msg import JointState
-
-            self._node.create_subscription(JointState, self._topic, self._on_joint_state, 10)
         return self
 
     def __exit__(self, *_) -> None:
@@ -433,7 +430,11 @@ class _GraphWatch:
                 if space == namespace or space.startswith(f'{namespace}/')}
 
     def missing(self, nodes: list[NodeSpec]) -> list[str]:
-        """What of a ready station is not there yet."""
+        """What of a ready station is not there yet; joint states are listened for from the first call on."""
+        if self._topic and self._subscription is None:
+            from sensor_msgs.msg import JointState
+
+            self._subscription = self._node.create_subscription(JointState, self._topic, self._on_joint_state, 10)
         seen = set(self._node.get_node_names_and_namespaces())
         missing = [f'node {node.name}' for node in nodes if (node.name, node.namespace) not in seen]
         if self._topic and not self._got_joint_state:

@@ -1,4 +1,4 @@
-"""Trials and campaigns on a real simulated station.
+"""Trials and campaigns on a real simulated station, which most tests share: starting one takes longer than many a test.
 
 The arm's reset is replaced by one that puts the world to the seed at once: what a reset does is tested elsewhere, and
 here it would take most of the time. The task's reward is replaced by one that is quick to earn: the arm has to point
@@ -7,6 +7,7 @@ straight ahead, which it does not where a policy starts.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -40,12 +41,15 @@ from enpire_agent.report import write_report  # noqa: E402
 from enpire_agent.station_client import StationClient  # noqa: E402
 from enpire_agent.trial_record import read_frames, read_steps  # noqa: E402
 from enpire_bringup.actions import BlockingActionServer, call_service  # noqa: E402
+from enpire_bringup.domain_locks import DomainReservation  # noqa: E402
 from enpire_bringup.paths import share_directory  # noqa: E402
+from enpire_bringup.process_runner import StationProcesses  # noqa: E402
 from enpire_bringup.station_node import LATCHED_QOS  # noqa: E402
 from enpire_msgs.action import Reset, RunCampaign  # noqa: E402
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(240)]
 
+PUSH_T = share_directory() / 'tasks' / 'push_t'
 NODES = ('sim_station', 'trajectory_controller', 'sim_cameras', 'camera_perception', 'success_detector', 'arm_control',
          'trial_runner', 'supervisor', 'git_bridge')
 
@@ -59,6 +63,7 @@ class Reward:
         return {'outcome': 'success' if angle < 0.3 else 'not_yet', 'reason': f'the arm points {angle:.2f} rad aside',
                 'checks': [{'name': 'ahead', 'passed': angle < 0.3, 'value': angle, 'limit': 0.3, 'unit': 'rad'}]}
 '''
+OPTIONS = {'only': NODES, 'camera_width': 320, 'camera_height': 240}
 AHEAD = 'return [0.3, 0.0]'
 STAY = "return observation['tip']"
 CRASH = "raise RuntimeError('lost the T')"
@@ -90,10 +95,8 @@ def change(text, pattern, new):
     return text
 
 
-@pytest.fixture
-def task(tmp_path):
-    folder = tmp_path / 'push_t'
-    shutil.copytree(share_directory() / 'tasks' / 'push_t', folder, ignore=shutil.ignore_patterns('__pycache__'))
+def make_task(folder):
+    shutil.copytree(PUSH_T, folder, ignore=shutil.ignore_patterns('__pycache__'))
     text = (folder / 'task.yaml').read_text()
     text = change(text, r'episode_timeout: [0-9.]+', 'episode_timeout: 5.0')
     text = change(text, r'max_late_steps: [0-9]+', 'max_late_steps: 5')
@@ -102,6 +105,11 @@ def task(tmp_path):
     shutil.rmtree(folder / 'recipe')
     write_recipe(folder / 'recipe', AHEAD)
     return folder
+
+
+@pytest.fixture
+def task(tmp_path):
+    return make_task(tmp_path / 'push_t')
 
 
 class InstantReset:
@@ -142,21 +150,42 @@ class InstantReset:
         self.context.try_shutdown()
 
 
+@contextlib.contextmanager
+def clients_of(station):
+    """(client, reset) of a station that is up."""
+    with contextlib.closing(InstantReset(station)) as reset, StationClient(station.name, station.domain_id) as client:
+        yield client, reset
+
+
 @pytest.fixture
-def bring_up(start_station, task):
-    """bring_up(namespace) -> (station, client, reset); several share a ROS domain."""
-    closing = []
+def own_station(start_station, task):
+    """(station, client, reset) for this test alone, of the task as the fixture `task` left it."""
+    station = start_station(task=str(task), **OPTIONS)
+    with clients_of(station) as (client, reset):
+        yield station, client, reset
 
-    def start(namespace='station_1'):
-        station = start_station(task=str(task), namespace=namespace, only=NODES, camera_width=320, camera_height=240)
-        reset = InstantReset(station)
-        client = StationClient(namespace, station.domain_id)
-        closing.extend((client, reset))
-        return station, client, reset
 
-    yield start
-    for thing in closing:
-        thing.close()
+@pytest.fixture(scope='module')
+def _shared_station(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('research')
+    reservation = DomainReservation()
+    try:
+        with StationProcesses(task=str(make_task(folder / 'push_t')), domain_id=reservation.domain_id,
+                              runs=folder / 'runs', **OPTIONS) as station, clients_of(station) as (client, _):
+            yield station, client, folder / 'push_t'
+    finally:
+        reservation.release()
+
+
+@pytest.fixture
+def shared_station(_shared_station):
+    """(station, client, task's folder), the recipe and the ideas as they were; use a campaign of your own."""
+    task = _shared_station[-1]
+    for folder in (task / 'recipe', task / 'ideas'):
+        shutil.rmtree(folder)
+    shutil.copytree(PUSH_T / 'ideas', task / 'ideas', ignore=shutil.ignore_patterns('__pycache__'))
+    write_recipe(task / 'recipe', AHEAD)
+    return _shared_station
 
 
 def ledger_of(station, campaign='manual'):
@@ -185,8 +214,8 @@ def in_background(call):
     return outcome, thread
 
 
-def test_trials_good_and_bad_leave_complete_records_and_a_usable_station(bring_up, tmp_path, task):
-    station, client, reset = bring_up()
+def test_trials_good_and_bad_leave_complete_records_and_a_usable_station(own_station, tmp_path, task):
+    station, client, reset = own_station
 
     # What the guard of a station that just comes up says stops no trial.
     reset.publish_guard_status('silent', 'no joint state has arrived yet')
@@ -225,11 +254,15 @@ def test_trials_good_and_bad_leave_complete_records_and_a_usable_station(bring_u
     assert len({line['env_hash'] for line in lines}) == 1
 
 
-def test_interrupted_trials_count(bring_up, tmp_path, task):
+@pytest.fixture
+def long_episodes(task):
     text = (task / 'task.yaml').read_text()
     (task / 'task.yaml').write_text(change(text, 'episode_timeout: 5.0', 'episode_timeout: 60.0'))
     write_recipe(task / 'recipe', STAY)
-    station, client, _ = bring_up()
+
+
+def test_interrupted_trials_count(long_episodes, own_station, tmp_path):
+    station, client, _ = own_station
     trials = station.runs / 'manual' / 'station_1' / 'trials'
 
     def running_trial():
@@ -275,7 +308,8 @@ def test_interrupted_trials_count(bring_up, tmp_path, task):
     assert len(ledger.verify()) == 3
 
 
-def test_a_campaign_improves_tells_a_second_station_and_reports(bring_up, task):
+def test_a_campaign_improves_tells_a_second_station_and_reports(shared_station, start_station):
+    station, client, task = shared_station
     write_recipe(task / 'recipe', CRASH)
     write_recipe(task / 'ideas', AHEAD)
     (task / 'ideas' / 'ideas.yaml').write_text(textwrap.dedent('''
@@ -287,7 +321,6 @@ def test_a_campaign_improves_tells_a_second_station_and_reports(bring_up, task):
             files: {policy.py: policy.py}
         '''))
     (task / 'ideas' / 'worse.py').write_text('class Policy(:\n')
-    station, client, _ = bring_up()
     statuses, campaign = [], 'improve'
     goal = RunCampaign.Goal(campaign=campaign, search_trials=1, gate_trials=2)
 
@@ -306,9 +339,11 @@ def test_a_campaign_improves_tells_a_second_station_and_reports(bring_up, task):
     again = client.run_campaign(goal, timeout=60)
     assert again.message == result.message and again.trials == result.trials
 
-    second, client_2, _ = bring_up('station_2')
-    adopted = client_2.run_campaign(RunCampaign.Goal(campaign=campaign, search_trials=1, gate_trials=2,
-                                                     max_iterations=1), timeout=120)
+    second = start_station(task=str(task), namespace='station_2', domain_id=station.domain_id, runs=station.runs,
+                           **OPTIONS)
+    with clients_of(second) as (client_2, _):
+        adopted = client_2.run_campaign(RunCampaign.Goal(campaign=campaign, search_trials=1, gate_trials=2,
+                                                         max_iterations=1), timeout=120)
     assert adopted.success and adopted.trials == 1, adopted.message
     state_2 = read_campaign(station.runs / campaign / 'station_2' / 'campaign.json')
     assert state_2.best.adopted_from == 'station_1' and state_2.baseline.source == 'station_1'
@@ -320,8 +355,8 @@ def test_a_campaign_improves_tells_a_second_station_and_reports(bring_up, task):
     assert page.count('data:video/mp4;base64,') >= 1
 
 
-def test_hold_stops_between_trials_and_cancel_ends_a_campaign_that_can_be_resumed(bring_up, task):
-    station, client, _ = bring_up()
+def test_hold_stops_between_trials_and_cancel_ends_a_campaign_that_can_be_resumed(shared_station):
+    station, client, _ = shared_station
     goal = RunCampaign.Goal(campaign='held', search_trials=2, gate_trials=3)
     stop = threading.Event()
     outcome, thread = in_background(lambda: client.run_campaign(goal, timeout=150, cancelled=stop.is_set))
@@ -349,26 +384,27 @@ def test_hold_stops_between_trials_and_cancel_ends_a_campaign_that_can_be_resume
     assert len(set(said)) == len(said)
 
 
-def test_what_makes_no_sense_is_refused_with_its_reason_and_the_station_stays_usable(bring_up, tmp_path):
-    station, client, _ = bring_up()
-    response = client.adopt('1234567')
-    assert not response.accepted and 'no peer has announced a recipe yet' in response.message
-    for changes, said in (({'recipe': str(tmp_path)}, 'no policy.py there'), ({'campaign': '../up'}, 'no plain name'),
-                          ({'researcher': 'oracle'}, "no researcher 'oracle'; known: builtin"),
-                          ({'goal': 1.5}, 'goal is 1.5')):
-        result = client.run_campaign(RunCampaign.Goal(**{'campaign': 'c', **changes}), timeout=30)
-        assert not result.success and said in result.message, result.message
-    assert not (station.runs / 'c').exists()
+def test_what_makes_no_sense_is_refused_with_its_reason_and_the_station_stays_usable(start_station, task, tmp_path):
+    station = start_station(task=str(task), only=('supervisor', 'git_bridge'))
+    with StationClient(station.name, station.domain_id) as client:
+        response = client.adopt('1234567')
+        assert not response.accepted and 'no peer has announced a recipe yet' in response.message
+        for changes, said in (({'recipe': str(tmp_path)}, 'no policy.py there'), ({'campaign': '../up'}, 'no plain name'),
+                              ({'researcher': 'oracle'}, "no researcher 'oracle'; known: builtin"),
+                              ({'goal': 1.5}, 'goal is 1.5')):
+            result = client.run_campaign(RunCampaign.Goal(**{'campaign': 'c', **changes}), timeout=30)
+            assert not result.success and said in result.message, result.message
+        assert not (station.runs / 'c').exists()
 
 
-def test_a_full_disk_stops_a_campaign_with_a_clear_error_and_an_intact_ledger(bring_up, tmp_path):
-    disk = tmp_path / 'runs' / 'full'
-    disk.mkdir(parents=True)
+def test_a_full_disk_stops_a_campaign_with_a_clear_error_and_an_intact_ledger(shared_station):
+    station, client, _ = shared_station
+    disk = station.runs / 'full'
+    disk.mkdir()
     mount = ['mount', '-t', 'tmpfs', '-o', 'size=160m', 'small_disk', str(disk)]
     if subprocess.run(mount, capture_output=True).returncode:
         pytest.skip('a small disk cannot be mounted here')
     try:
-        station, client, _ = bring_up()
         goal = RunCampaign.Goal(campaign='full', search_trials=1, gate_trials=2)
         outcome, thread = in_background(lambda: client.run_campaign(goal, timeout=90))
         ledger = ledger_of(station, 'full')
@@ -389,11 +425,11 @@ def test_a_full_disk_stops_a_campaign_with_a_clear_error_and_an_intact_ledger(br
         subprocess.run(['umount', '--lazy', str(disk)], check=True)
 
 
-def test_a_campaign_goes_on_when_each_process_of_the_station_is_killed_in_turn(bring_up, task):
+def test_a_campaign_goes_on_when_each_process_of_the_station_is_killed_in_turn(shared_station):
+    station, client, task = shared_station
     (task / 'ideas' / 'broken.py').write_text('class Policy(:\n')
     (task / 'ideas' / 'ideas.yaml').write_text(
         'ideas:\n  - {id: broken, family: other, hypothesis: It may work, files: {policy.py: broken.py}}\n')
-    station, client, _ = bring_up()
     goal = RunCampaign.Goal(campaign='killed', search_trials=1, gate_trials=16)
     shown = io.StringIO()
     outcome, thread = in_background(lambda: run_shown(client, goal, Progress(shown)))
