@@ -12,6 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from enpire_bringup.domain_locks import running_stations
+
 pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,7 +32,8 @@ def command(ros_domain, tmp_path):
         return started[-1]
 
     yield start
-    output, _ = start('down').communicate(timeout=20)
+    if any(state['domain'] == ros_domain for state in running_stations()):
+        start('down').communicate(timeout=20)
     for process in started:
         if process.poll() is None:
             process.kill()
@@ -94,10 +97,20 @@ def test_up_status_down_leaves_no_process(command):
     assert_gone(processes, 1.0)
 
 
-def test_ctrl_c_ends_every_process_within_5_s(command):
+def test_a_second_station_in_the_namespace_is_refused_the_first_stays_usable_and_ends_by_ctrl_c_within_5_s(command):
     runner = command('up')
     processes = wait_until_up(runner)
     assert len(processes) >= 5
+
+    second = command('up')
+    output, _ = second.communicate(timeout=30)
+    assert second.returncode == 2
+    errors = [line for line in output.splitlines() if 'already runs' in line]
+    assert len(errors) == 1 and errors[0].startswith('enpire: /station_1 already runs in ROS domain')
+    assert 'Traceback' not in output
+    output, _ = command('status', '--json').communicate(timeout=30)
+    assert not json.loads(output)[0]['missing_nodes']
+
     began = time.monotonic()
     os.killpg(runner.pid, signal.SIGINT)
     runner.wait(timeout=10)
@@ -116,19 +129,6 @@ def test_ctrl_c_during_the_start_ends_every_process_within_5_s(command, after):
     runner.wait(timeout=10)
     assert_gone(processes, 0.1)
     assert time.monotonic() - began < 5.0
-
-
-def test_a_second_station_in_the_namespace_is_refused_and_the_first_stays_usable(command):
-    runner = command('up')
-    wait_until_up(runner)
-    second = command('up')
-    output, _ = second.communicate(timeout=30)
-    assert second.returncode == 2
-    errors = [line for line in output.splitlines() if 'already runs' in line]
-    assert len(errors) == 1 and errors[0].startswith('enpire: /station_1 already runs in ROS domain')
-    assert 'Traceback' not in output
-    output, _ = command('status', '--json').communicate(timeout=30)
-    assert not json.loads(output)[0]['missing_nodes']
 
 
 @pytest.mark.parametrize('arguments, said', [
