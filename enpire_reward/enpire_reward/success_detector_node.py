@@ -22,6 +22,7 @@ from enpire_bringup.image_messages import ImageMessageError, read_image
 from enpire_bringup.joint_state_history import JointStateMailbox
 from enpire_bringup.node_group import run_single
 from enpire_bringup.paths import runs_directory
+from enpire_bringup.publisher_identity import PublisherIdentity
 from enpire_bringup.serialized_messages import JointStateReader
 from enpire_bringup.silence_watch import SilenceWatch, WorldWatch
 from enpire_bringup.station_node import HISTORY_QOS, IMAGE_QOS, STATE_QOS, StationNode
@@ -72,6 +73,7 @@ class SuccessDetector(StationNode):
         self._queue: queue.Queue[tuple[int, dict[str, Any]] | None] = queue.Queue(WAITING_FRAMES)
         self._worker = threading.Thread(target=self._work, name='reward', daemon=True)
         self._worker.start()
+        self._perception = PublisherIdentity(self, 'object_poses', 'camera_perception')
         self.create_subscription(ObjectPose, 'object_poses', self._on_pose, STATE_QOS)
         self.create_subscription(DiagnosticStatus, 'camera_status', self._on_camera_status, HISTORY_QOS)
         self.create_timer(LOOK_PERIOD, self._look, clock=Clock(clock_type=ClockType.STEADY_TIME))
@@ -89,7 +91,12 @@ class SuccessDetector(StationNode):
         if message.name == self._camera.name:
             self._camera_problem = message.message if message.level == DiagnosticStatus.ERROR else ''
 
-    def _on_pose(self, message: ObjectPose) -> None:
+    def _on_pose(self, message: ObjectPose, info: dict) -> None:
+        if not self._perception.accepts(info):
+            if self._perception.intruder:
+                self.get_logger().error(f'{self._perception.intruder}; what it says is dropped',
+                                        throttle_duration_sec=5.0)
+            return
         stamp = _nanoseconds(message.header.stamp)
         if stamp == self._pose_stamps.get(message.object_id):
             return      # of an image that was judged already: camera_perception has no newer one

@@ -35,7 +35,7 @@ class Perception:
         self.station = station
         self.context = rclpy.Context()
         rclpy.init(context=self.context, domain_id=station.domain_id)
-        self.node = rclpy.create_node('fake_perception', namespace=station.namespace, context=self.context)
+        self.node = rclpy.create_node('camera_perception', namespace=station.namespace, context=self.context)
         self.executor = SingleThreadedExecutor(context=self.context)
         self.executor.add_node(self.node)
         self.poses = self.node.create_publisher(ObjectPose, 'object_poses', STATE_QOS)
@@ -49,6 +49,11 @@ class Perception:
         self.node.create_subscription(Verdict, 'verdict', self._on_verdict, STATE_QOS)
         self.until(lambda: self.poses.get_subscription_count() and self.joints.get_subscription_count()
                    and self.node.count_publishers('verdict'), 'success_detector to appear')
+        self.until(self._is_heard, 'success_detector to know whose poses these are')
+
+    def _is_heard(self):
+        self.send(self.poses, image=np.zeros((48, 64, 3), np.uint8), depth=np.zeros((48, 64), np.uint16))
+        return self.newest is not None
 
     def _on_verdict(self, message):
         self.newest = message
@@ -71,8 +76,14 @@ class Perception:
 
     def show(self, pose=ELSEWHERE, visible=True, image=None, depth=None):
         """One frame; returns its verdict."""
-        state = self.publish_joint_state()
+        self.send(self.poses, pose, visible, image, depth)
         stamp = self.stamp
+        self.until(lambda: stamp in self.verdicts, 'the verdict of a frame', seconds=3.0)
+        return self.verdicts[stamp]
+
+    def send(self, poses, pose=ELSEWHERE, visible=True, image=None, depth=None):
+        """A frame's joint state, images, and pose by the publisher `poses`."""
+        state = self.publish_joint_state()
         for picture, encoding, publisher in ((image, 'rgb8', self.images), (depth, '16UC1', self.depths)):
             if picture is not None:
                 message = Image(header=state.header)
@@ -82,9 +93,7 @@ class Perception:
         message.pose.pose.position.x, message.pose.pose.position.y = pose[:2]
         message.pose.pose.orientation.z = math.sin(pose[2] / 2)
         message.pose.pose.orientation.w = math.cos(pose[2] / 2)
-        self.poses.publish(message)
-        self.until(lambda: stamp in self.verdicts, 'the verdict of a frame', seconds=3.0)
-        return self.verdicts[stamp]
+        poses.publish(message)
 
     def show_until(self, condition, what, seconds=10.0, **frame):
         """Frames at about their rate until a verdict meets the condition; returns it."""
@@ -149,6 +158,20 @@ def test_every_frame_gets_its_verdict_and_a_t_on_the_goal_is_success(detector):
     assert all(check.passed for check in success.checks)
     assert perception.show(GOAL, visible=False).outcome == Verdict.ABSTAIN
     assert perception.show(ELSEWHERE).outcome == Verdict.NOT_YET
+
+
+def test_poses_that_somebody_else_publishes_are_no_poses(detector):
+    perception = detector()
+    perception.show_until(judged, 'the reward program to start')
+    rogue = rclpy.create_node('rogue', namespace=perception.station.namespace, context=perception.context)
+    poses = rogue.create_publisher(ObjectPose, 'object_poses', STATE_QOS)
+    perception.until(lambda: poses.get_subscription_count(), 'success_detector to hear the rogue')
+    for _ in range(10):
+        perception.send(poses, pose=GOAL)
+        rogues = perception.stamp
+        assert perception.show().outcome == Verdict.NOT_YET
+        assert rogues not in perception.verdicts
+    rogue.destroy_node()
 
 
 def test_a_hanging_reward_program_abstains_in_time_and_comes_back(detector):
