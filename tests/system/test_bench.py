@@ -10,6 +10,8 @@ pytest.importorskip('rclpy')
 
 from enpire_bringup import bench_lockstep  # noqa: E402
 from enpire_bringup.bench_station import BenchStation  # noqa: E402
+from enpire_bringup.domain_locks import DomainReservation  # noqa: E402
+from enpire_bringup.process_runner import StationProcesses  # noqa: E402
 from enpire_reward.bench_verdict import BenchError, measure  # noqa: E402
 
 pytestmark = pytest.mark.system
@@ -39,13 +41,6 @@ def test_verdict_latency_is_measured_from_another_process(start_station):
     assert set(figures['cameras']) == set(topics) and all(seen['frames'] for seen in figures['cameras'].values())
 
 
-def test_a_station_without_verdicts_is_said_to_have_none(start_station, monkeypatch):
-    monkeypatch.setattr('enpire_reward.bench_verdict.WAIT', 3.0)
-    station = start_station(only={'sim_station', 'trajectory_controller'}, real_time_factor=1.0)
-    with pytest.raises(BenchError, match='0 verdicts and [0-9]+ clock messages'):
-        measure(1, station.namespace, station.domain_id, [])
-
-
 def test_perception_bench_ends_with_one_json_line():
     done = bench('perception', '--poses', '12', '--json')
     assert done.returncode == 0, done.stderr
@@ -66,8 +61,26 @@ def test_bad_options_are_one_clear_line(arguments, message):
     assert done.returncode == 2 and message in done.stderr and 'Traceback' not in done.stderr
 
 
-def test_lockstep_bench_answers_every_policy_step_and_lets_the_arm_rest(start_station):
-    station = start_station(only=bench_lockstep.MOTION_NODES, real_time_factor=0.0)
+@pytest.fixture(scope='module')
+def station_without_cameras(tmp_path_factory):
+    reservation = DomainReservation()
+    try:
+        with StationProcesses(only=bench_lockstep.MOTION_NODES, real_time_factor=0.0, domain_id=reservation.domain_id,
+                              runs=tmp_path_factory.mktemp('runs')) as station:
+            yield station
+    finally:
+        reservation.release()
+
+
+def test_a_station_without_verdicts_is_said_to_have_none(station_without_cameras, monkeypatch):
+    monkeypatch.setattr('enpire_reward.bench_verdict.WAIT', 3.0)
+    station = station_without_cameras
+    with pytest.raises(BenchError, match='0 verdicts and [0-9]+ clock messages'):
+        measure(1, station.namespace, station.domain_id, [])
+
+
+def test_lockstep_bench_answers_every_policy_step_and_lets_the_arm_rest(station_without_cameras):
+    station = station_without_cameras
     up = BenchStation(station.namespace, station.domain_id, station.pids(), True)
     figures = bench_lockstep.measure(90, up, 'yam_bimanual_sim', 'push_t', cameras=False)
     assert figures['steps'] >= 90 and figures['missed_steps'] == 0 and figures['cameras'] == []
