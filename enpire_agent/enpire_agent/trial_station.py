@@ -29,6 +29,7 @@ from enpire_bringup.actions import (RemoteCallCancelled, RemoteCallError, Remote
 from enpire_bringup.configuration import ConfigurationError
 from enpire_bringup.guard import guard_limits
 from enpire_bringup.kinematics import ArmKinematics, quaternion_of
+from enpire_bringup.object_pose_messages import read_object_pose
 from enpire_bringup.polled_topic import PolledTopic
 from enpire_bringup.publisher_identity import PublisherIdentity
 from enpire_bringup.safety_limits import tightened
@@ -468,17 +469,14 @@ class RosTrialStation:
     def _on_pose(self, data: bytes, info: dict) -> None:
         if not (self._active and self._publishers['object_poses'].accepts(info)):
             return
-        message = deserialize_message(data, ObjectPose)
-        poses = self._poses.get(message.object_id)
-        stamp = stamp_of(data)
+        found = read_object_pose(data)
+        poses = self._poses.get(found.object_id)
         if poses is not None:
-            q, p = message.pose.pose.orientation, message.pose.pose.position
-            yaw = math.atan2(2 * (q.w * q.z + q.x * q.y), 1 - 2 * (q.y * q.y + q.z * q.z))
             with self._news:
-                self._view_heard[message.object_id] = time.monotonic()
-                poses.append((stamp, np.array([p.x, p.y, yaw]), message.visible))
+                self._view_heard[found.object_id] = time.monotonic()
+                poses.append((found.stamp, found.pose, found.visible))
                 self._news.notify_all()
-        self._recorder.message('object_poses', 'enpire_msgs/msg/ObjectPose', data, stamp)
+        self._recorder.message('object_poses', 'enpire_msgs/msg/ObjectPose', data, found.stamp)
 
     def _on_verdict(self, data: bytes, info: dict) -> None:
         if not (self._active and self._publishers['verdict'].accepts(info)):

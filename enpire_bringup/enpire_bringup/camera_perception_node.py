@@ -19,8 +19,8 @@ from enpire_bringup.image_messages import ImageMessageError, fill_image, read_se
 from enpire_bringup.image_watch import FrameGate, FrozenPictureWatch, HandMotion
 from enpire_bringup.joint_state_history import JointStateMailbox
 from enpire_bringup.node_group import run_single
+from enpire_bringup.object_pose_messages import ObjectPoseWriter
 from enpire_bringup.object_tracking import ImageError, Look, ObjectTracker
-from enpire_bringup.planar_pose import PlanarPose
 from enpire_bringup.pose_overlay import draw_look
 from enpire_bringup.serialized_messages import SECOND, JointStateReader, stamp_of
 from enpire_bringup.silence_watch import SilenceWatch, WorldWatch
@@ -65,7 +65,8 @@ class CameraPerception(StationNode):
             cameras[camera.name] = camera
         return list(cameras.values())
 
-    def publish_pose(self, message: ObjectPose) -> None:
+    def publish_pose(self, message: bytes) -> None:
+        """message: a serialized ObjectPose."""
         self._poses.publish(message)
 
     def publish_status(self, message: DiagnosticStatus) -> None:
@@ -90,6 +91,7 @@ class _CameraView:
         self._camera = camera
         items = [item for item in node.task.objects.values() if item.camera == camera.name]
         self._tracker = ObjectTracker(camera, items, node.task.landmarks)
+        self._writers = {item.name: ObjectPoseWriter(item.name) for item in items}
         self._gate = FrameGate(camera.rate)
         self._silence = SilenceWatch()
         self._frozen = FrozenPictureWatch(_between_messages(HandMotion(node.station, camera)), node.joint_states)
@@ -155,7 +157,12 @@ class _CameraView:
 
     def _publish_poses(self, stamp: int, look: Look) -> None:
         for name, found in look.poses.items():
-            self._node.publish_pose(_pose_message(stamp, name, found, self._tracker.trusted[name]))
+            # A pose that is not visible is the last trusted one, or NaN.
+            pose, covariance = ((found.pose, found.covariance) if found.visible else
+                                (self._tracker.trusted[name], np.full((3, 3), np.nan)))
+            self._node.publish_pose(self._writers[name].write(
+                stamp, pose, covariance, visible=found.visible, occluded=found.occluded,
+                visible_fraction=found.visible_fraction, residual=found.residual))
 
     def _say(self, problem: str) -> None:
         """Tell `camera_status` and the log, once and then each second while it lasts."""
@@ -193,23 +200,6 @@ def _between_messages(motion: HandMotion):
         return dict(zip(names, values))
 
     return lambda before, now: motion(positions(before), positions(now))
-
-
-def _pose_message(stamp: int, name: str, found: PlanarPose, trusted: np.ndarray) -> ObjectPose:
-    """The contract's message: a pose that is not visible is the last trusted one, or NaN."""
-    message = ObjectPose(object_id=name, visible=found.visible, occluded=found.occluded,
-                         visible_fraction=float(found.visible_fraction), residual=float(found.residual))
-    message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp, SECOND)
-    message.header.frame_id = 'world'
-    x, y, yaw = (float(value) for value in (found.pose if found.visible else trusted))
-    pose = message.pose.pose
-    pose.position.x, pose.position.y, pose.position.z = x, y, 0.0
-    pose.orientation.z, pose.orientation.w = math.sin(yaw / 2), math.cos(yaw / 2)
-    covariance = np.zeros((6, 6))
-    planar = [0, 1, 5]      # x, y, yaw of x y z roll pitch yaw; the rest is known: it lies on the table
-    covariance[np.ix_(planar, planar)] = found.covariance if found.visible else math.nan
-    message.pose.covariance = covariance.ravel()
-    return message
 
 
 def main() -> None:

@@ -25,8 +25,8 @@ STRIDE = 4                     # every so manieth row and column is looked at to
 STARTS = 16                    # yaws that the search begins from
 START_POINTS = 64              # boundary points in the search; the final fit takes all of them
 FIRST_BANDS = (0.030, 0.030, 0.030, 0.020, 0.020)   # m, see _weights: from all starts
-LAST_BANDS = (0.012, 0.012, 0.008, 0.008)           # m: only the FINALISTS best of them
-FINALISTS = 4
+LAST_BANDS = (0.012, 0.012, 0.008, 0.008)           # m: to the end
+FINALISTS = 4                  # looked at first; the others where none of these is plain
 PLAIN_FRACTION = 0.7           # of the outline; a pose that explains so much of it needs no rivals
 MIN_OUTLINE_SHARE = 0.45       # seen, of a pose that can be trusted
 MIN_FACE_SHARE = 0.35
@@ -163,14 +163,13 @@ class DistanceTable:
 
     def look_up(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Signed distance (m), its gradient's x and y, place on the outline (m), each of x's shape."""
-        row, column = self._cells(y), self._cells(x)
-        cells = self._table[row * self.CELLS + column]
-        gx, gy = cells[..., 1], cells[..., 2]
-        return cells[..., 0] + gx * x + gy * y, gx, gy, cells[..., 3]
+        cells = self._table.take(self._cells(y) * self.CELLS + self._cells(x), axis=0)
+        offset, gx, gy, along = np.moveaxis(cells, -1, 0)
+        return offset + gx * x + gy * y, gx, gy, along
 
     def _cells(self, place: np.ndarray) -> np.ndarray:
-        cells = ((place + self.half) * (1.0 / self.cell)).astype(np.int32)
-        return np.minimum(np.maximum(cells, 0), self.CELLS - 1)
+        cells = (place + self.half) * (1.0 / self.cell)
+        return np.minimum(np.maximum(cells, 0.0), self.CELLS - 1.0).astype(np.intp)
 
 
 class PlanarPoseEstimator:
@@ -293,8 +292,12 @@ class PlanarPoseEstimator:
             residuals = self._residuals_of(tracked, points)
             if self._is_plain(residuals, band):
                 return tracked, [], residuals
-        for finalists in (FINALISTS, STARTS + 1):
-            fits = self._search(points, spacing, near, finalists)
+        some = points[np.linspace(0, len(points) - 1, min(START_POINTS, len(points))).astype(int)]
+        narrowest = 2.5 * spacing
+        starts = self._search(points, some, narrowest, near)
+        fits = np.empty((0, 3))
+        for those in (starts[:FINALISTS], starts[FINALISTS:]):
+            fits = np.concatenate([fits, self._finish(those, some, narrowest)])
             cost = self._cost(fits, points, band)
             best = self._refine(fits[cost.argmin()][None], points, band)[0]
             residuals = self._residuals_of(best, points)
@@ -309,20 +312,20 @@ class PlanarPoseEstimator:
         distance, _, along = residuals
         return self._explained(distance, along, band) > PLAIN_FRACTION and np.mean(distance > band) < MAX_OUTSIDE
 
-    def _search(self, points, spacing, near, finalists) -> np.ndarray:
-        """Fits (s, 3): from all starts, and to the end from the `finalists` best of these."""
-        some = points[np.linspace(0, len(points) - 1, min(START_POINTS, len(points))).astype(int)]
+    def _search(self, points, some, narrowest, near) -> np.ndarray:
+        """Poses (s, 3) that all starts lead to, roughly, by `some` of the points; what fits best comes first."""
         yaws = np.arange(STARTS) * (2 * math.pi / STARTS)
         # The middle of what is seen, on the middle of the face: off by centimeters where much is hidden.
         middle = (points.min(axis=0) + points.max(axis=0)) / 2
         poses = np.column_stack([middle - _rotated(self.outline.centroid, yaws), yaws])
         if near is not None and np.all(np.isfinite(near)):
             poses = np.vstack([poses, near])
-        narrowest = 2.5 * spacing
         for band in FIRST_BANDS:
             poses = self._step(poses, some, max(band, narrowest))
-        order = np.argsort(self._cost(poses, some, max(FIRST_BANDS[-1], narrowest)), kind='stable')
-        poses = poses[order[:finalists]]
+        return poses[np.argsort(self._cost(poses, some, max(FIRST_BANDS[-1], narrowest)), kind='stable')]
+
+    def _finish(self, poses, some, narrowest) -> np.ndarray:
+        """The fits (s, 3) that such poses lead to in the end."""
         for band in LAST_BANDS:
             poses = self._step(poses, some, max(band, narrowest))
         return self._refine(poses, some, narrowest, steps=3)
@@ -335,26 +338,27 @@ class PlanarPoseEstimator:
         return poses
 
     def _residuals(self, poses, points):
-        """Signed distances (s, n) of points (n, 2) for poses (s, 3), Jacobian (s, n, 3), places (s, n)."""
-        cos, sin = np.cos(poses[:, 2])[:, None], np.sin(poses[:, 2])[:, None]
-        dx, dy = points[None, :, 0] - poses[:, 0:1], points[None, :, 1] - poses[:, 1:2]
+        """Signed distances (s, n) of points (n, 2) for poses (s, 3), Jacobian (s, 3, n), places (s, n)."""
+        yaws = poses[:, 2:]
+        cos, sin = np.cos(yaws), np.sin(yaws)
+        dx, dy = points[:, 0] - poses[:, 0:1], points[:, 1] - poses[:, 1:2]
         x, y = cos * dx + sin * dy, cos * dy - sin * dx
         distance, gx, gy, along = self._distances.look_up(x, y)
-        jacobian = np.empty((*distance.shape, 3))
-        jacobian[..., 0] = sin * gy - cos * gx
-        jacobian[..., 1] = -sin * gx - cos * gy
-        jacobian[..., 2] = gx * y - gy * x
+        jacobian = np.empty((len(poses), 3, len(points)))
+        np.subtract(sin * gy, cos * gx, out=jacobian[:, 0])
+        np.subtract(-sin * gx, cos * gy, out=jacobian[:, 1])
+        np.subtract(gx * y, gy * x, out=jacobian[:, 2])
         return distance, jacobian, along
 
     def _residuals_of(self, pose, points):
-        """The same of one pose (3,): (n,), (n, 3), (n,)."""
+        """The same of one pose (3,): (n,), (3, n), (n,)."""
         return tuple(part[0] for part in self._residuals(pose[None], points))
 
     def _step(self, poses, points, band) -> np.ndarray:
         distance, jacobian, _ = self._residuals(poses, points)
-        weighted = (jacobian * _weights(distance, band)[..., None]).transpose(0, 2, 1)
+        weighted = jacobian * _weights(distance, band)[:, None]
         # Damping: 1 % of a point's weight keeps a direction that nothing holds from running away.
-        normal = weighted @ jacobian + self._damping
+        normal = weighted @ jacobian.transpose(0, 2, 1) + self._damping
         change = np.linalg.solve(normal, -(weighted @ distance[..., None]))[..., 0]
         return poses + np.minimum(np.maximum(change, -_LARGEST_STEP), _LARGEST_STEP)
 
@@ -389,7 +393,7 @@ class PlanarPoseEstimator:
         fraction = self._explained(distance, along, band)
         pose = np.array([pose[0], pose[1], math.remainder(pose[2], 2 * math.pi)])
         face_share = self._face_share(pose, face, camera)
-        covariance = self._covariance(pose, jacobian[fitted], residual, face.spacing, camera, camera_covariance)
+        covariance = self._covariance(pose, jacobian[:, fitted], residual, face.spacing, camera, camera_covariance)
         reason, occluded = '', True
         outside = float(np.mean(distance > band))
         if outside > MAX_OUTSIDE:
@@ -412,7 +416,7 @@ class PlanarPoseEstimator:
     def _covariance(self, pose, jacobian, residual, spacing, camera, camera_covariance) -> np.ndarray:
         # Neighboring points share their errors: POINTS_SHARING count as one. A pixel is no better than its rounding.
         variance = POINTS_SHARING * max(residual, spacing / math.sqrt(12)) ** 2
-        covariance = variance * np.linalg.inv(jacobian.T @ jacobian + np.diag([1e-3, 1e-3, 1e-6]))
+        covariance = variance * np.linalg.inv(jacobian @ jacobian.T + np.diag([1e-3, 1e-3, 1e-6]))
         if camera_covariance is not None:
             covariance = covariance + self._from_camera(pose, camera, camera_covariance)
         return covariance

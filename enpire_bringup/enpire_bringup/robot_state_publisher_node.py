@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from builtin_interfaces.msg import Time
 from rclpy.clock import Clock, ClockType
+from rclpy.parameter import Parameter
 from std_msgs.msg import String
 from tf2_msgs.msg import TFMessage
 
@@ -15,6 +16,7 @@ from enpire_bringup.station_node import LATCHED_QOS, StationNode
 from enpire_bringup.transform_messages import TF_QOS, TF_STATIC_QOS, transform_message
 
 TF_PERIOD = 0.033    # s of wall time between two messages on tf, while somebody subscribes
+LOOK_PERIOD = 0.2    # s of wall time between looks whether somebody does
 
 
 class RobotStatePublisher(StationNode):
@@ -22,6 +24,8 @@ class RobotStatePublisher(StationNode):
 
     def __init__(self, **kwargs):
         super().__init__('robot_state_publisher', needs_task=False, **kwargs)
+        # Stamps come with the joint states; the clock, 100 times a second, would only wake this node.
+        self.set_parameters([Parameter('use_sim_time', value=False)])
         urdf = robot_description(self.station, for_viewers=True)
         self._links = LinkTransforms(urdf)
         self._states = JointStateMailbox(self)
@@ -32,11 +36,19 @@ class RobotStatePublisher(StationNode):
         self._moving = self.create_publisher(TFMessage, 'tf', TF_QOS)
         self._description.publish(String(data=urdf))
         self._static.publish(_message(self._links.fixed(), Time()))
-        self.create_timer(TF_PERIOD, self._publish, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._publishing = None             # the timer, while somebody subscribes
+        self.create_timer(LOOK_PERIOD, self._look_for_subscribers, clock=self._steady)
+
+    def _look_for_subscribers(self) -> None:
+        watched = self._moving.get_subscription_count() > 0
+        if watched and self._publishing is None:
+            self._publishing = self.create_timer(TF_PERIOD, self._publish, clock=self._steady)
+        elif not watched and self._publishing is not None:
+            self.destroy_timer(self._publishing)
+            self._publishing = None
 
     def _publish(self) -> None:
-        if not self._moving.get_subscription_count():
-            return
         state = self._states.latest
         if state is None or stamp_of(state) == self._last:
             return

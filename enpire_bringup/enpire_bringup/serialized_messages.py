@@ -14,6 +14,11 @@ _COUNT = struct.Struct('<I')
 _BODY = 4                  # bytes of encapsulation; alignment counts from there
 
 
+def is_plain(cdr: bytes) -> bool:
+    """Whether a serialized message has its low bytes first, which all but exotic senders do."""
+    return cdr[1] == _LITTLE_ENDIAN
+
+
 def stamp_of(cdr: bytes) -> int:
     """header.stamp in ns of a serialized message that begins with a std_msgs/Header."""
     seconds, nanoseconds = (_STAMP.unpack_from(cdr, _BODY) if cdr[1] & 1 else struct.unpack_from('>iI', cdr, _BODY))
@@ -29,7 +34,7 @@ class JointStateWriter:
 
         zeros = [0.0] * len(names)
         template = serialize_message(JointState(name=list(names), position=zeros, velocity=zeros, effort=zeros))
-        if template[1] != _LITTLE_ENDIAN:
+        if not is_plain(template):
             raise RuntimeError('this machine serializes messages with the high byte first, which is not supported')
         self._buffer = bytearray(template)
         self._blocks = [slice(start, start + block.size) for block, start in _Layout(template).blocks]
@@ -86,7 +91,7 @@ def write_numbers(values: np.ndarray) -> bytes:
 
 def read_numbers(cdr: bytes) -> np.ndarray:
     """The numbers (n,), read-only, of what `write_numbers` wrote. Raises ValueError for another message."""
-    if len(cdr) < _NUMBERS.size or cdr[1] != _LITTLE_ENDIAN:
+    if len(cdr) < _NUMBERS.size or not is_plain(cdr):
         raise ValueError(f'a message of {len(cdr)} bytes is no std_msgs/Float64MultiArray without layout')
     dimensions, offset, count = _NUMBERS.unpack_from(cdr)
     if dimensions or offset or len(cdr) < _NUMBERS.size + 8 * count:
@@ -107,7 +112,7 @@ class JointStateReader:
 
         `names` is the same object until the names change. Raises ValueError for what is no JointState.
         """
-        if cdr[1] != _LITTLE_ENDIAN:
+        if not is_plain(cdr):
             return self._read_otherwise(cdr)
         if self._layout is None or not self._layout.fits(cdr):
             self._layout = _Layout(cdr)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import threading
 import time
-from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from typing import Callable
 
@@ -15,21 +13,25 @@ from enpire_msgs.msg import ObjectPose
 from geometry_msgs.msg import PoseStamped
 from rclpy.action import ActionClient
 from rclpy.node import Node
+from rclpy.qos import HistoryPolicy, QoSProfile
 from sensor_msgs.msg import Image
 
 from enpire_bringup.actions import RemoteCallCancelled, RemoteCallError, call_action
 from enpire_bringup.image_messages import ImageMessageError, read_image
 from enpire_bringup.joint_state_history import JointStateMailbox
 from enpire_bringup.kinematics import quaternion_of
+from enpire_bringup.object_pose_messages import PoseReading, read_object_pose
+from enpire_bringup.polled_topic import PolledTopic
 from enpire_bringup.serialized_messages import SECOND, JointStateReader, stamp_of
 from enpire_bringup.station import Station
-from enpire_bringup.station_node import IMAGE_QOS, STATE_QOS
+from enpire_bringup.station_node import IMAGE_QOS
 from enpire_reset.robot import CameraSilent, Grip, GripEnd, Move, MoveEnd, Sighting, SkillCancelled, SkillError
 
 MOVE_TIMEOUT = 60.0       # s of wall time; arm_control has tighter bounds of its own
 GRIPPER_TIMEOUT = 30.0    # s of wall time
 STATE_TIMEOUT = 5.0       # s of wall time for the first joint state
-KEPT = 64                 # object poses kept
+POSE_CHECK = 0.01         # s of wall time between looks for a new object pose, while one is waited for
+KEPT = 64                 # object poses that wait until a skill looks
 
 
 class StationRobot:
@@ -47,11 +49,12 @@ class StationRobot:
         self._grip = ActionClient(node, MoveGripper, 'gripper')
         # One motion for each arm and each gripper may run at a time.
         self._threads = ThreadPoolExecutor(2 * len(station.arms), thread_name_prefix='motion')
-        self._poses: deque[ObjectPose] = deque(maxlen=KEPT)
+        # Looked at when a skill looks: 30 poses a second need not wake the node while a policy runs.
+        self._poses = PolledTopic(node, ObjectPose, 'object_poses',
+                                  QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=KEPT))
         self._states = JointStateMailbox(node)
         self._reader = JointStateReader()
         self._news = threading.Condition()
-        node.create_subscription(ObjectPose, 'object_poses', self._on_pose, STATE_QOS)
 
     # -- motions
 
@@ -122,13 +125,16 @@ class StationRobot:
     def look(self, name: str, images: int, timeout: float) -> list[Sighting]:
         """See `Robot`. Images count that were taken after this call began, by their stamps."""
         since = stamp_of(self._newest_state())
+        fresh: list[PoseReading] = []
 
-        def fresh() -> list[ObjectPose]:
-            return [pose for pose in self._poses if pose.object_id == name and _nanoseconds(pose) > since]
-        if not self._wait_for(lambda: len(fresh()) >= images, timeout):
-            raise CameraSilent(f'locate: {len(fresh())} of {images} images with {name} or without it came within '
+        def enough() -> bool:
+            poses = [read_object_pose(data) for data in self._poses.take() if stamp_of(data) > since]
+            fresh.extend(pose for pose in poses if pose.object_id == name)
+            return len(fresh) >= images
+        if not self._wait_for(enough, timeout, POSE_CHECK):
+            raise CameraSilent(f'locate: {len(fresh)} of {images} images with {name} or without it came within '
                                f'{timeout:g} s; do the camera and camera_perception run?')
-        return [Sighting(_planar(pose), pose.visible, pose.visible_fraction) for pose in fresh()[-images:]]
+        return [Sighting(tuple(found.pose.tolist()), found.visible, found.visible_fraction) for found in fresh[-images:]]
 
     def photograph(self, camera: str, timeout: float) -> np.ndarray:
         topic = self._station.cameras[camera].image_topic
@@ -159,7 +165,8 @@ class StationRobot:
             self._node.destroy_subscription(subscription)
         return images[-1] if images else None
 
-    def _wait_for(self, condition: Callable[[], bool], timeout: float) -> bool:
+    def _wait_for(self, condition: Callable[[], bool], timeout: float, period: float = 0.1) -> bool:
+        """Whether the condition came true within `timeout` s; asked every `period` s, and when there is news."""
         deadline = time.monotonic() + timeout
         with self._news:
             while not condition():
@@ -168,22 +175,12 @@ class StationRobot:
                 left = deadline - time.monotonic()
                 if left <= 0:
                     return False
-                self._news.wait(min(left, 0.1))
+                self._news.wait(min(left, period))
         return True
-
-    def _on_pose(self, message: ObjectPose) -> None:
-        with self._news:
-            self._poses.append(message)
-            self._news.notify_all()
 
 
 def _nanoseconds(message) -> int:
     return message.header.stamp.sec * SECOND + message.header.stamp.nanosec
-
-
-def _planar(message: ObjectPose) -> tuple[float, float, float]:
-    pose = message.pose.pose
-    return pose.position.x, pose.position.y, 2.0 * math.atan2(pose.orientation.z, pose.orientation.w)
 
 
 def _stamped(pose: np.ndarray) -> PoseStamped:
