@@ -11,7 +11,7 @@ import importlib.util
 import math
 from collections import deque
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Callable, Protocol
 
 import numpy as np
 import yaml
@@ -76,8 +76,12 @@ class InProcessStation:
         self._guard = self._make_guard()
         self._fingers = {arm.gripper.joint for arm in station.arms.values()}
 
-    def run(self, policy: EpisodePolicy, seed: int) -> Episode:
-        """One episode from the start pose of `seed`; the same seed and policy give the same episode."""
+    def run(self, policy: EpisodePolicy, seed: int,
+            record_step: Callable[[dict, int], None] = lambda content, stamp: None) -> Episode:
+        """One episode from the start pose of `seed`; the same seed and policy give the same episode.
+
+        record_step(content, stamp in ns): hears every policy step as the recorder of a station does (trial.py).
+        """
         world, task = self._world, self._task
         world.reset(seed)
         self._noise = np.random.default_rng([seed & 0xFFFFFFFFFFFFFFFF, 1])
@@ -95,23 +99,30 @@ class InProcessStation:
         self._trusted = {name: np.full(3, np.nan) for name in task.objects}
         views = deque([self._look()] * (task.policy.camera_latency + 1), maxlen=task.policy.camera_latency + 1)
         outcome, reason = '', ''
-        first, began = True, world.time
+        steps, began, done_since = 0, world.time, None
         while not outcome:
             now = world.time - began
             views.append(self._look())
             verdict = reward.judge(self._judged(views[0], world.time))
             observation = self._observation(views[0], now)
+            if verdict['outcome'] != 'success':
+                done_since = None
+            elif done_since is None:
+                done_since = now
             if self._fault:
                 outcome, reason = 'SAFETY_STOP', self._fault
-            elif verdict['outcome'] == 'success':
+            elif done_since is not None and now - done_since >= task.policy.success_hold - 1e-6:
                 outcome = 'SUCCESS'
             elif now >= task.policy.episode_timeout - 1e-6:
                 outcome, reason = 'TIMEOUT', verdict['reason']
             else:
-                if first:
+                if not steps:
                     policy.reset(observation)
-                    first = False
-                target = next_target(policy.act(observation), target, task.action)
+                action = policy.act(observation)
+                target = next_target(action, target, task.action)
+                record_step({'step': steps, 'time': round(now, 6), 'observation': observation, 'action': action,
+                             'target': target}, world.stamp_ns)
+                steps += 1
                 self._policy_step(target)
         if outcome in ('SUCCESS', 'TIMEOUT'):
             self._in_the_way = False        # the arm retreats before somebody looks

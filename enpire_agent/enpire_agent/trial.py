@@ -231,6 +231,7 @@ class Trial:
         self._task = task
         self._station = station
         self._stage = stage
+        self._done_since: int | None = None      # stamp in ns of the first of the verdicts that have been success
         self.report = TrialReport(request)
 
     def run(self, close_recording: Callable[[], None] = lambda: None,
@@ -344,7 +345,13 @@ class Trial:
         verdict = step.verdict
         if verdict is not None and verdict.stamp > first:
             self._check_verdict(verdict)
-            if verdict.outcome == 'success':
+            if verdict.outcome != 'success':
+                self._done_since = None
+            elif self._done_since is None:
+                self._done_since = verdict.stamp
+            # What is done by a hair, or only for a moment, would not be found done after the retreat.
+            if self._done_since is not None and (
+                    (verdict.stamp - self._done_since) * 1e-9 >= self._task.policy.success_hold - 1e-6):
                 return TrialEnd(SUCCESS, verdict.reason)
         if self.report.duration >= self._task.policy.episode_timeout - 1e-6:
             return TrialEnd(TIMEOUT, f'not done within {self._task.policy.episode_timeout:g} s')

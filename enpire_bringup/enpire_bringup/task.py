@@ -80,12 +80,13 @@ class StartRegion:
 
 @dataclass(frozen=True)
 class PolicyTerms:
-    """Rate (Hz), deadline a step (s; wall time, in lockstep CPU time), episode timeout (s), and what ends a trial as
-    POLICY_ERROR."""
+    """Rate (Hz), deadline a step (s; wall time, in lockstep CPU time), episode timeout (s), for how long (s) verdicts
+    have to be success until the episode ends by it, and what ends a trial as POLICY_ERROR."""
 
     rate: float
     deadline: float
     episode_timeout: float
+    success_hold: float
     max_late_steps: int
     camera_latency: int
 
@@ -281,6 +282,7 @@ def _policy(section: Section) -> PolicyTerms:
         rate=section.number('rate', low=1, high=100, unit='Hz'),
         deadline=section.number('deadline', low=0.001, high=10, unit='s'),
         episode_timeout=section.number('episode_timeout', low=0.1, high=3600, unit='s'),
+        success_hold=section.number('success_hold', low=0, high=60, unit='s', default=0.0),
         max_late_steps=section.integer('max_late_steps', low=1, high=100000),
         camera_latency=section.integer('camera_latency', low=0, high=10, default=0))
     section.finish()

@@ -3,6 +3,7 @@ import math
 import re
 import shutil
 import textwrap
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ def task(tmp_path):
     folder = tmp_path / 'push_t'
     shutil.copytree(share_directory() / 'tasks' / 'push_t', folder)
     text = (folder / 'task.yaml').read_text()
-    for key, value in (('episode_timeout', 1.0), ('max_late_steps', 5)):
+    for key, value in (('episode_timeout', 1.0), ('success_hold', 0.0), ('max_late_steps', 5)):
         text, count = re.subn(rf'{key}: [0-9.]+', f'{key}: {value}', text)
         assert count == 1
     (folder / 'task.yaml').write_text(text)
@@ -146,6 +147,15 @@ def test_a_policy_that_does_nothing_runs_out_of_time(tmp_path, task):
     report = _run(tmp_path, task, FakeStation(task), _policy(tmp_path, "return observation['tip']"))
     assert report.outcome == 'TIMEOUT' and 'not done within 1 s' in report.reason
     assert report.duration == pytest.approx(1.0, abs=0.05)
+
+
+def test_an_episode_ends_by_success_that_lasts(tmp_path, task, monkeypatch):
+    monkeypatch.setattr(FakeStation, 'lockstep', True)      # no step is late here
+    lasting = replace(task, policy=replace(task.policy, success_hold=0.2))
+    at_once, later = (_run(tmp_path, terms, FakeStation(terms), _policy(tmp_path)) for terms in (task, lasting))
+    assert later.outcome == 'SUCCESS' and later.steps == at_once.steps + 6
+    passing = _policy(tmp_path, 'return [0.5, 0.0]')
+    assert _run(tmp_path, lasting, FakeStation(task, target=(0.25, -0.07)), passing).outcome == 'TIMEOUT'
 
 
 def test_success_is_decided_by_the_look_after_the_retreat(tmp_path, task):
