@@ -1,52 +1,73 @@
 """A campaign whose trials run in this process, without ROS and cameras: quick enough to try a researcher out.
 
 The same Campaign, Git repository, ledger and confined policies as on a station; trials as in_process_station.py has
-them. Nothing is recorded of a trial but its ledger line, so ideas that learn from records wait in vain.
+them. Their records have the policy's steps, of which ideas that train learn, and no pictures.
 """
 
 from __future__ import annotations
 
+import math
 import time
-import uuid
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Callable
 
+from enpire_agent.abandoned_trials import close_abandoned_trials
 from enpire_agent.campaign import Campaign
 from enpire_agent.campaign_state import CampaignSettings, TrialOutcome, outcome_of_line
+from enpire_agent.episode_writer import EpisodeWriter
 from enpire_agent.in_process_station import Episode, InProcessStation
-from enpire_agent.ledger import Ledger
 from enpire_agent.policy_session import PolicyFailure, PolicySession
-from enpire_agent.recipe_repository import RecipeRepository, recipe_identity
+from enpire_agent.recipe_repository import RecipeRepository
 from enpire_agent.researcher import make_researcher
+from enpire_agent.trial import (POLICY_ERROR, SUCCESS, Check, Judgement, TrialReport, TrialRequest, make_request,
+                                started_content)
+from enpire_agent.trial_record import write_result, write_started
 from enpire_bringup.task import Task
 
 
 class InProcessTrials:
-    """Runs and enters trials of the recipe in a campaign's work tree."""
+    """Runs, records and enters trials of the recipe in a campaign's work tree."""
 
     def __init__(self, directory: Path, settings: CampaignSettings, station: InProcessStation, task: Task):
         self._directory, self._settings, self._station, self._task = directory, settings, station, task
-        self._ledger = Ledger(directory / 'ledger.jsonl')
 
     def run_trial(self, kind: str, seed: int, cancelled: Callable[[], bool]) -> TrialOutcome:
-        started, began = _now(), time.monotonic()
-        recipe = self._directory / 'recipe'
-        episode = self._episode(recipe, seed)
-        settings = self._settings
-        return outcome_of_line(self._ledger.append({
-            'trial_id': f'{time.strftime("%Y%m%dT%H%M%S")}-{kind}-{uuid.uuid4().hex[:6]}',
-            'campaign': settings.campaign, 'station': settings.station, 'task': settings.task, 'kind': kind,
-            'recipe': recipe_identity(recipe), 'seed': seed, 'outcome': episode.outcome, 'reason': episode.reason,
-            'env_hash': settings.env_hash, 'started': started, 'ended': _now(), 'duration': episode.duration,
-            'wall_duration': round(time.monotonic() - began, 3), 'position_error': episode.position_error}))
-
-    def _episode(self, recipe: Path, seed: int) -> Episode:
+        settings, began = self._settings, time.monotonic()
+        request = make_request(
+            self._directory.parents[1], campaign=settings.campaign, station=settings.station, task=self._task, kind=kind,
+            seed=seed, recipe_directory=self._directory / 'recipe', env_hash=settings.env_hash)
+        report = TrialReport(request, started=_now(), reset_success=True)
+        write_started(request.directory, started_content(request, report.started))
+        writer = EpisodeWriter(request.directory)
         try:
-            with PolicySession(recipe, self._task, world_waits=True) as session:
-                return self._station.run(_Confined(session), seed)
-        except PolicyFailure as error:
-            return Episode(seed, 'POLICY_ERROR', str(error), 0.0, None, None)
+            self._run(request, report, writer)
+        except PolicyFailure as failure:
+            report.outcome, report.reason, report.traceback = POLICY_ERROR, str(failure), failure.traceback
+        writer.close()
+        report.ended, report.wall_duration = _now(), time.monotonic() - began
+        write_result(request.directory, report.record())
+        return outcome_of_line(request.ledger.append(report.ledger_line()))
+
+    def _run(self, request: TrialRequest, report: TrialReport, writer: EpisodeWriter) -> None:
+        """Raises PolicyFailure."""
+        with PolicySession(request.recipe_directory, self._task, world_waits=True) as session:
+            report.confined = session.confined
+            try:
+                episode = self._station.run(_Confined(session), request.seed, writer.step)
+            finally:
+                report.steps, report.late_steps = session.steps, session.late_steps
+        report.outcome, report.reason, report.duration = episode.outcome, episode.reason, episode.duration
+        report.verdict = self._judgement(episode)
+
+    def _judgement(self, episode: Episode) -> Judgement:
+        """The final errors, in the form of a verdict."""
+        tolerance = self._task.tolerance
+        checks = (Check('position', episode.position_error <= tolerance.position, episode.position_error,
+                        tolerance.position, 'm'),
+                  Check('yaw', episode.yaw_error <= tolerance.yaw, episode.yaw_error, tolerance.yaw, 'rad'))
+        return Judgement(0, 'success' if episode.outcome == SUCCESS else 'not_yet', episode.reason,
+                         self._settings.env_hash, checks)
 
 
 class _Confined:
@@ -63,6 +84,7 @@ class _Confined:
 def run_campaign(directory: Path, settings: CampaignSettings, station: InProcessStation, task: Task,
                  listener) -> None:
     """Run the campaign in `directory` (runs/<campaign>/<station>) to its end, or go on with it."""
+    close_abandoned_trials(directory.parents[1], settings.station, mine_ended=True)
     repository = RecipeRepository.open_or_create(directory / 'recipe', settings.station, task.recipe)
     trials = InProcessTrials(directory, settings, station, task)
     Campaign(directory, settings, repository=repository, researcher=make_researcher('', task), listener=listener,

@@ -3,8 +3,9 @@ import shutil
 
 import pytest
 
+from enpire_agent.abandoned_trials import unentered_trials
 from enpire_agent.bench_campaign import curve_of, draw, figures_of, meets, run
-from enpire_agent.campaign_state import read_campaign
+from enpire_agent.campaign_state import REVERTED, read_campaign
 from enpire_bringup.task import task_directory
 
 
@@ -34,17 +35,66 @@ def test_the_promise_is_about_the_most_before_the_median_and_the_worst_after(bef
     assert meets({'before_most': before, 'after_median': median, 'after_worst': worst}) is met
 
 
-def test_a_bench_goes_on_with_the_campaigns_it_lacks(tmp_path, monkeypatch):
-    monkeypatch.setenv('ENPIRE_RUNS', str(tmp_path))
-    task = shutil.copytree(task_directory('push_t'), tmp_path / 'push_t_in_no_time')
+TRAINER = '''class Trainer:
+    def __init__(self, config):
+        pass
+
+    def train(self, trials):
+        return {'steps': [len(trial['time']) for trial in trials], 'moved': [bool(trial['tip'].std() > 0) for trial in trials]}
+'''
+LEARNED = '''import json
+from pathlib import Path
+
+
+class Policy:
+    def __init__(self, config):
+        assert json.loads((Path(__file__).parent / 'weights.json').read_text())['steps']
+
+    def reset(self, observation):
+        pass
+
+    def act(self, observation):
+        return observation['tip']
+'''
+IDEAS = '''ideas:
+  - {id: learned, family: learned, hypothesis: What was recorded tells what to do, train: true,
+     files: {policy.py: learned.py, train.py: trainer.py}}
+'''
+
+
+@pytest.fixture(scope='module')
+def short_bench(tmp_path_factory):
+    """(folder of runs, what `run` is asked): a bench in-process with episodes of half a second and an idea that trains,
+    which was run once."""
+    runs = tmp_path_factory.mktemp('runs')
+    task = shutil.copytree(task_directory('push_t'), runs / 'push_t_in_no_time')
     text = (task / 'task.yaml').read_text()
     (task / 'task.yaml').write_text(text.replace('episode_timeout: 18.0', 'episode_timeout: 0.5'))
-    said, asked = [], dict(name='b', iterations=1, search_trials=1, in_process=True, task=str(task))
-    first = run(1, 1, **asked, report=said.append)
-    ledger = (tmp_path / 'b-1' / 'station_1' / 'ledger.jsonl').read_text()
-    said.clear()
+    for name, content in (('learned.py', LEARNED), ('trainer.py', TRAINER), ('ideas.yaml', IDEAS)):
+        (task / 'ideas' / name).write_text(content)
+    asked = dict(name='b', iterations=1, search_trials=1, in_process=True, task=str(task))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('ENPIRE_RUNS', str(runs))
+        run(1, 1, **asked)
+        yield runs, asked
+
+
+def test_a_bench_goes_on_with_the_campaigns_it_lacks(short_bench):
+    runs, asked = short_bench
+    ledger, said = (runs / 'b-1' / 'station_1' / 'ledger.jsonl').read_text(), []
     again = run(1, 1, **asked, report=said.append)
-    assert again == first == {**json.loads((tmp_path / 'b.json').read_text()), 'file': str(tmp_path / 'b.json'),
-                              'picture': str(tmp_path / 'b.png')}
-    assert (tmp_path / 'b-1' / 'station_1' / 'ledger.jsonl').read_text() == ledger
+    assert again == {**json.loads((runs / 'b.json').read_text()), 'file': str(runs / 'b.json'),
+                     'picture': str(runs / 'b.png')}
+    assert (runs / 'b-1' / 'station_1' / 'ledger.jsonl').read_text() == ledger
     assert not any('begins' in text for text in said)
+
+
+def test_in_process_an_idea_trains_on_what_was_recorded_and_is_raced(short_bench):
+    directory = short_bench[0] / 'b-1' / 'station_1'
+    state = read_campaign(directory / 'campaign.json')
+    learned, = state.iterations
+    weights = json.loads(learned.files['weights.json'])
+    assert weights['moved'] == [True] and 10 <= weights['steps'][0] <= 15, 'the trial of the baseline'
+    assert learned.outcomes == {'TIMEOUT': 1} and learned.state == REVERTED and state.time_split['training'] > 0
+    assert {trial.directory.name for trial in unentered_trials(directory)} == set()
+    assert len(list(directory.glob('trials/*/episode.mcap'))) == state.trials == 2
