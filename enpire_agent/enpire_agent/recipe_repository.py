@@ -147,12 +147,6 @@ class RecipeRepository:
     def is_reverted(self, commit: str) -> bool:
         return bool(self._git('log', '-n', '1', '--format=%H', f'--grep=This reverts commit {commit}'))
 
-    def diff(self, commit: str) -> str:
-        """Unified diff of a commit against its (first) parent; empty for the first commit."""
-        if not self._commit(commit).parents:
-            return ''
-        return self._git('diff', '--no-color', f'{commit}^1', commit)
-
     def message(self, commit: str) -> str:
         return str(self._commit(commit).message)
 

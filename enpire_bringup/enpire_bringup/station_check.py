@@ -28,7 +28,7 @@ MOST_UNREACHABLE = 0.15  # share of them that the arm may leave out
 
 
 @dataclass(frozen=True)
-class Finding:
+class StationFinding:
     """One thing that was looked at: what is said about it, and what to change where it is not good."""
 
     what: str
@@ -41,7 +41,7 @@ class Finding:
         return f'{"ok" if self.good else "problem":8} {self.what:22} {self.says}{advice}'
 
 
-def check_station(station: Station, task: Task) -> list[Finding]:
+def check_station(station: Station, task: Task) -> list[StationFinding]:
     """What was found. Raises ConfigurationError for files that do not fit together."""
     world = World(station, task)
     findings = [_holds_up(arm, world) for arm in station.arms.values()]
@@ -51,19 +51,19 @@ def check_station(station: Station, task: Task) -> list[Finding]:
     return findings
 
 
-def _holds_up(arm: Arm, world: World) -> Finding:
+def _holds_up(arm: Arm, world: World) -> StationFinding:
     world.reset(0)
     for _ in range(round(HOLD / world.period)):
         world.step({})
     names, positions, _, _ = world.joint_state()
     sag = {joint: abs(positions[names.index(joint)] - home) for joint, home in zip(arm.joints, arm.named['home'])}
     worst = max(sag, key=sag.get)
-    return Finding(f'{arm.name}: simulation', sag[worst] <= SAG,
-                   f'{worst} is {sag[worst]:.4f} rad from home after {HOLD:g} s; {SAG} rad are allowed',
-                   'see masses and effort limits in the robot description, and whether links overlap at home')
+    return StationFinding(f'{arm.name}: simulation', sag[worst] <= SAG,
+                          f'{worst} is {sag[worst]:.4f} rad from home after {HOLD:g} s; {SAG} rad are allowed',
+                          'see masses and effort limits in the robot description, and whether links overlap at home')
 
 
-def _home(station: Station, arm: Arm, collisions: CollisionModel) -> Finding:
+def _home(station: Station, arm: Arm, collisions: CollisionModel) -> StationFinding:
     kinematics = ArmKinematics(station, arm.name)
     home, limits = np.array(arm.named['home']), station.safety
     tip = kinematics.tip(home)
@@ -76,12 +76,13 @@ def _home(station: Station, arm: Arm, collisions: CollisionModel) -> Finding:
     problems = ([f'the tool is out of the workspace: {", ".join(outside)}'] if outside else []) + (
         [f'at the end of their range: {", ".join(at_limit)}'] if at_limit else []) + (
         [str(nearest)] if nearest.distance <= 0.0 else [])
-    return Finding(f'{arm.name}: home', not problems, '; '.join(problems) or
-                   f'tool at ({tip[0]:.3f}, {tip[1]:.3f}, {tip[2]:.3f}) m, {nearest.distance * 1000:.0f} mm free',
-                   f'change arms.{arm.name}.named.home, or safety.workspace')
+    return StationFinding(f'{arm.name}: home', not problems, '; '.join(problems) or
+                          f'tool at ({tip[0]:.3f}, {tip[1]:.3f}, {tip[2]:.3f}) m, '
+                          f'{nearest.distance * 1000:.0f} mm free',
+                          f'change arms.{arm.name}.named.home, or safety.workspace')
 
 
-def _reach(station: Station, task: Task) -> Finding:
+def _reach(station: Station, task: Task) -> StationFinding:
     space = task.action
     arm = station.arms.get(space.arm)
     if arm is None:
@@ -103,26 +104,26 @@ def _reach(station: Station, task: Task) -> Finding:
         if nearest.distance <= 0.0:
             lost.append((x, y))
     where = ', '.join(f'({x:.2f}, {y:.2f})' for x, y in lost[:4]) + (' ...' if len(lost) > 4 else '')
-    return Finding(f'{arm.name}: reach', len(lost) <= MOST_UNREACHABLE * len(places),
-                   f'the tool reaches {len(places) - len(lost)} of {len(places)} places of the action space, '
-                   'pointing down' + (f'; not {where} m' if lost else ''),
-                   f'move arms.{arm.name}.base, or give the task another action space')
+    return StationFinding(f'{arm.name}: reach', len(lost) <= MOST_UNREACHABLE * len(places),
+                          f'the tool reaches {len(places) - len(lost)} of {len(places)} places of the action space, '
+                          'pointing down' + (f'; not {where} m' if lost else ''),
+                          f'move arms.{arm.name}.base, or give the task another action space')
 
 
-def _view(station: Station, task: Task) -> Finding:
+def _view(station: Station, task: Task) -> StationFinding:
     item, start = task.objects[task.start.object], task.start
     camera = station.cameras.get(item.camera)
     if camera is None:
         raise ConfigurationError(f"{task.file}: objects.{item.name}.camera is '{item.camera}', but {station.file} "
                                  f'has only: {", ".join(station.cameras) or "none"}')
     if camera.parent != 'world':
-        return Finding(f'{camera.name}: view', True, f'moves with {camera.parent}: not looked at')
+        return StationFinding(f'{camera.name}: view', True, f'moves with {camera.parent}: not looked at')
     corners = np.array([(x, y, item.face_height) for x, y in itertools.product(start.x, start.y)])
     pixels = PinholeCamera.from_station(camera).project(corners)
     inside = [bool(0 <= u < camera.width and 0 <= v < camera.height) for u, v in pixels]      # NaN behind the camera
-    return Finding(f'{camera.name}: view', all(inside),
-                   f'{sum(inside)} of 4 corners of the region where {item.name} begins are in the image',
-                   f'change position, look_at or vertical_fov of cameras.{camera.name}')
+    return StationFinding(f'{camera.name}: view', all(inside),
+                          f'{sum(inside)} of 4 corners of the region where {item.name} begins are in the image',
+                          f'change position, look_at or vertical_fov of cameras.{camera.name}')
 
 
 def save_pictures(station: Station, task: Task, folder: Path) -> list[Path]:

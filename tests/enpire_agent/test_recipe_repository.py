@@ -80,7 +80,7 @@ def test_nothing_that_the_user_configured_counts(tmp_path, recipe, monkeypatch):
 
     assert set(repository.files(commit)) >= {'notes/gain.md', 'recipe.yaml'}
     assert repository.iteration_commit(1) == commit and repository.is_reverted(commit)
-    assert 'b/recipe.yaml' in repository.diff(commit)
+    assert 'gain: 2.0' in repository.files(commit)['recipe.yaml'] and 'gain: 1.0' in repository.files('HEAD')['recipe.yaml']
 
 
 def test_what_a_killed_command_left_does_not_stop_the_next(repository):
@@ -107,7 +107,7 @@ def test_a_commit_carries_hypothesis_and_trailers(repository):
     trailers = subprocess.run(['git', 'log', '-1', '--format=%s|%(trailers:key=Trials,valueonly,separator=)', commit],
                               cwd=repository.work_tree, capture_output=True, text=True, check=True).stdout
     assert trailers.strip() == 'More gain pushes farther|6'
-    assert '+  gain: 2.0' in repository.diff(commit)
+    assert '  gain: 2.0' in repository.files(commit)['recipe.yaml']
 
 
 def test_a_reverted_idea_stays_findable(repository):
