@@ -26,7 +26,7 @@ from enpire_agent.recipe_history import origins_behind, tried_by_peers
 from enpire_agent.recipe_repository import RecipeRepository, RepositoryError
 from enpire_agent.researcher import Context, PeerRecipe, Researcher, Tried
 from enpire_agent.score import success_interval
-from enpire_agent.seeds import gate_seeds, search_seeds
+from enpire_agent.seeds import search_seeds
 from enpire_agent.station_hold import StationHold
 from enpire_agent.time_split import RESETTING, RUNNING as RUNNING_TRIAL, TRAINING, TimeSplit
 from enpire_bringup.configuration import ConfigurationError
@@ -150,12 +150,11 @@ class Campaign:
         state, settings = self.state, self.state.settings
         root = self._repository.identity() if state.baseline is None else state.baseline.recipe
         if state.baseline is None:
-            state.baseline = self._known_baseline(root) or Measurement(root, gate_seeds(settings.gate_trials))
+            state.baseline = self._known_baseline(root) or Measurement(root, settings.gate_trials)
             self._save()
         method = load_recipe(self._repository.work_tree).method
         if not state.baseline.source:
-            self._listener.event(BASELINE, 0, f'measuring the starting recipe on {len(state.baseline.seeds)} fresh '
-                                              f'seeds')
+            self._listener.event(BASELINE, 0, f'measuring the starting recipe on {state.baseline.planned} fresh seeds')
             # What peers announced may arrive after the first trials have begun; those stay in the ledger.
             while not state.baseline.done:
                 known = self._known_baseline(root)
@@ -180,7 +179,7 @@ class Campaign:
         for peer in self._peers():
             if (peer.decision == BASELINE and peer.commit == root and peer.env_hash == settings.env_hash
                     and peer.task == settings.task and peer.trials >= settings.gate_trials):
-                return Measurement(root, [], trials=peer.trials, successes=peer.successes, source=peer.station)
+                return Measurement(root, trials=peer.trials, successes=peer.successes, source=peer.station)
         return None
 
     # --- search ---
@@ -423,8 +422,8 @@ class Campaign:
         if state.gate is None:
             self._begin_attempt()
         self._show_best()
-        self._listener.event(GATE, len(state.iterations), f'measuring the best recipe on {len(state.gate.seeds)} '
-                                                          f'fresh seeds', state.best.commit)
+        self._listener.event(GATE, len(state.iterations), f'measuring the best recipe on {state.gate.planned} fresh '
+                                                          f'seeds', state.best.commit)
         while not state.gate.done:
             trial = self._trials.measure(state.gate, GATE)
             if trial.success or state.search_ended:
@@ -449,7 +448,7 @@ class Campaign:
                               f'starting recipe had {state.baseline}')
 
     def _begin_attempt(self) -> None:
-        self.state.gate = Measurement(self.state.best.commit, gate_seeds(self.state.settings.gate_trials))
+        self.state.gate = Measurement(self.state.best.commit, self.state.settings.gate_trials)
         self._save()
 
     def _attempts_of_best(self) -> int:

@@ -57,13 +57,16 @@ class CampaignSettings:
 
 @dataclass
 class Measurement:
-    """Trials of one recipe on gate seeds. `source`: the station that did them, empty for our own.
+    """`planned` trials of one recipe on gate seeds. `source`: the station that did them, empty for our own.
 
-    position_errors: m, of each trial; None where it was not measured.
+    seeds: of the trials so far; drawn: of the one that runs, None before it begins. position_errors: m, of each trial;
+    None where it was not measured.
     """
 
     recipe: str
-    seeds: list[int]
+    planned: int = 0
+    seeds: list[int] = field(default_factory=list)
+    drawn: int | None = None
     trial_ids: list[str] = field(default_factory=list)
     outcomes: dict[str, int] = field(default_factory=dict)
     trials: int = 0
@@ -73,6 +76,8 @@ class Measurement:
 
     def add(self, trial: TrialOutcome) -> None:
         self.trial_ids.append(trial.trial_id)
+        self.seeds.append(trial.seed)
+        self.drawn = None
         self.position_errors.append(trial.position_error)
         self.outcomes[trial.outcome] = self.outcomes.get(trial.outcome, 0) + 1
         self.trials += 1
@@ -80,7 +85,7 @@ class Measurement:
 
     @property
     def done(self) -> bool:
-        return self.trials >= len(self.seeds)
+        return self.trials >= self.planned
 
     @property
     def passed(self) -> bool:

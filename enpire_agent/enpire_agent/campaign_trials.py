@@ -8,6 +8,7 @@ from typing import Callable, Protocol
 
 from enpire_agent.campaign_state import SEARCH, Best, CampaignState, Measurement, TrialOutcome, outcome_of_line
 from enpire_agent.ledger import Ledger
+from enpire_agent.seeds import gate_seed
 from enpire_agent.station_hold import StationHold
 from enpire_agent.time_split import HELD, RUNNING, TimeSplit
 
@@ -89,10 +90,16 @@ class CampaignTrials:
     # --- trials ---
 
     def measure(self, measurement: Measurement, kind: str) -> TrialOutcome:
-        """The next seed of a measurement; every started trial counts here, whatever its outcome."""
-        seed = measurement.seeds[measurement.trials]
-        known = self.known(kind, seed, measurement.recipe)
-        trial = known[0] if known else self._trial(kind, seed)
+        """The next trial of a measurement; every started one counts here, whatever its outcome.
+
+        Nobody can know its seed before: it is drawn now.
+        """
+        if measurement.drawn is None:
+            self.checkpoint()
+            measurement.drawn = gate_seed()
+            self._save()
+        known = self.known(kind, measurement.drawn, measurement.recipe)
+        trial = known[0] if known else self._trial(kind, measurement.drawn)
         measurement.add(trial)
         self._save()
         return trial

@@ -16,14 +16,9 @@ def search_seeds(campaign: str, count: int, first: int = 0) -> list[int]:
             for index in range(first, first + count)]
 
 
-def gate_seeds(count: int) -> list[int]:
-    """Odd seeds from the operating system's random source: nobody has seen them before."""
-    seeds: list[int] = []
-    while len(seeds) < count:
-        seed = _number(os.urandom(8)) | 1
-        if seed not in seeds:
-            seeds.append(seed)
-    return seeds
+def gate_seed() -> int:
+    """An odd seed from the operating system's random source: nobody has seen it before."""
+    return _number(os.urandom(8)) | 1
 
 
 def check_seed(kind: str, seed: int) -> None:

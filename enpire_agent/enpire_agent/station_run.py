@@ -83,8 +83,8 @@ def _read_run(file: Path) -> StationRun:
         values = json.loads(file.read_text(encoding='utf-8'))
         state = _known(CampaignState, {
             **values, 'settings': _known(CampaignSettings, values['settings']),
-            **{key: _known(Measurement, values[key]) for key in ('baseline', 'gate')},
-            'gates': [_known(Measurement, entry) for entry in values.get('gates', [])],
+            **{key: _measurement(values[key]) for key in ('baseline', 'gate')},
+            'gates': [_measurement(entry) for entry in values.get('gates', [])],
             'best': _known(Best, values['best']),
             'iterations': [_known(Iteration, entry) for entry in values['iterations']]})
         split = values.get('time_split') or _undivided(values)
@@ -109,6 +109,11 @@ def _known(kind: type, values: dict | None):
         return None
     names = {field.name for field in fields(kind)}
     return kind(**{name: value for name, value in values.items() if name in names})
+
+
+def _measurement(values: dict | None) -> Measurement | None:
+    """An older one lists the seeds of all its trials from the beginning."""
+    return _known(Measurement, values and {'planned': len(values['seeds']), **values})
 
 
 def _undivided(values: dict) -> dict[str, float]:

@@ -320,7 +320,7 @@ def progress_text(state: CampaignState) -> str:
     measured = state.baseline if state.phase == 'baseline' else state.gate
     if measured is None:
         return 'preparing'
-    return f'{measured.successes} of {measured.trials} so far, {len(measured.seeds)} planned'
+    return f'{measured.successes} of {measured.trials} so far, {measured.planned} planned'
 
 
 def _result(state: CampaignState, success: bool, message: str) -> RunCampaign.Result:

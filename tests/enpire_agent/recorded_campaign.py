@@ -126,7 +126,7 @@ class _Station:
 
     def _measure(self, kind, recipe, trials):
         ids, outcomes = self._run(kind, recipe, trials, self.rate)
-        return {'recipe': recipe, 'seeds': list(range(trials)), 'trial_ids': ids, 'outcomes': outcomes,
+        return {'recipe': recipe, 'planned': trials, 'seeds': list(range(trials)), 'trial_ids': ids, 'outcomes': outcomes,
                 'trials': trials, 'successes': outcomes.get('SUCCESS', 0)}
 
     def _run(self, kind, recipe, count, rate):

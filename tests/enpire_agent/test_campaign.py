@@ -1,3 +1,4 @@
+import json
 import threading
 import time
 
@@ -113,6 +114,18 @@ def test_a_failed_gate_leads_back_to_the_search_and_another_recipe_gets_fresh_se
     assert any('the search goes on' in text for kind, _, text, _ in recorder.events if kind == GATE)
     gate_lines = [line['recipe'] for line in world.ledger.verify() if line['kind'] == GATE]
     assert gate_lines.count(first.recipe) == first.trials
+
+
+def test_a_fresh_seed_is_written_down_when_its_trial_begins_and_not_before(make_campaign):
+    campaign, world, _ = make_campaign(goal=0.5)
+    written = []
+    world.before_trial = lambda number: written.append(json.loads((campaign.directory / 'campaign.json').read_text()))
+    campaign.run()
+    fresh = [(line, state) for line, state in zip(world.ledger.verify(), written) if line['kind'] in (BASELINE, GATE)]
+    assert len(fresh) > 40
+    for line, state in fresh:
+        measured = state[line['kind']]
+        assert measured['drawn'] == line['seed'] and len(measured['seeds']) == measured['trials'] < measured['planned']
 
 
 def test_the_gate_is_measured_to_its_end_when_nothing_is_left_to_try(make_campaign):
