@@ -159,7 +159,7 @@ def _figures(runs: Sequence[StationRun]) -> list[dict]:
     busy = Counter()
     for run in runs:
         busy.update(run.time_split)
-    figures = [_measured('Starting recipe', first_baseline(runs)), _best_figure(runs)]
+    figures = [_measured('Starting recipe', first_baseline(runs)), _best_figure(runs), *_search_figure(runs)]
     figures.append({'name': 'Hypotheses', 'value': sum(iterations.values()), 'note': ', '.join(
         f'{iterations[name]} {word}' for name, word in (('kept', 'kept'), ('adopted', 'adopted'), (
             'reverted', 'rejected'), ('running', 'on trial')) if iterations[name]) or 'none yet'})
@@ -190,6 +190,17 @@ def _best_figure(runs: Sequence[StationRun]) -> dict:
                 if is_finished(runs) else 'no hypothesis was kept yet'}
     return {'name': 'Best recipe so far', 'value': percent(best.successes / best.trials),
             'note': f'{best.successes} of {best.trials} trials so far'}
+
+
+def _search_figure(runs: Sequence[StationRun]) -> list[dict]:
+    """The best recipe on the seeds that chose it, to hold beside the fresh ones."""
+    measured = best_run(runs)
+    results = measured.state.best.results.values() if measured is not None and measured.state.best else ()
+    if not results:
+        return []
+    successes = sum(success for success, _ in results)
+    return [{'name': 'On search seeds', 'value': percent(successes / len(results)),
+             'note': f'the best recipe: {successes} of {len(results)} on the seeds that chose it'}]
 
 
 def _measured(name: str, measured: Measurement | None) -> dict:

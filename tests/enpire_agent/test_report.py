@@ -209,6 +209,10 @@ def test_a_campaign_as_it_is_run_can_be_read(make_campaign):
     page = report(campaign.directory.parent)
     assert len(rows_of(page)) == len(state.iterations)
     assert page.figures()['Trials'][0] == str(state.trials)
+    searched = [success for success, _ in state.best.results.values()]
+    assert page.figures()['On search seeds'] == (
+        f'{100 * sum(searched) / len(searched):.0f} %',
+        f'the best recipe: {sum(searched)} of {len(searched)} on the seeds that chose it')
 
 
 def test_recipes_that_travelled_and_conflicts_are_told(tmp_path):
