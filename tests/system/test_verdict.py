@@ -14,8 +14,10 @@ rclpy = pytest.importorskip('rclpy')
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from sensor_msgs.msg import Image, JointState  # noqa: E402
 
+from enpire_bringup.domain_locks import DomainReservation  # noqa: E402
 from enpire_bringup.environment import environment_hash  # noqa: E402
 from enpire_bringup.image_messages import fill_image  # noqa: E402
+from enpire_bringup.process_runner import StationProcesses  # noqa: E402
 from enpire_bringup.station_node import IMAGE_QOS, STATE_QOS  # noqa: E402
 from enpire_bringup.task import load_task  # noqa: E402
 from enpire_msgs.msg import ObjectPose, Verdict  # noqa: E402
@@ -133,6 +135,23 @@ def detector(start_station, tmp_path):
         perception.close()
 
 
+@pytest.fixture(scope='module')
+def push_t_detector(tmp_path_factory):
+    """A Perception with the success_detector of a copy of Push-T, for tests that leave both as they were."""
+    folder = tmp_path_factory.mktemp('detector')
+    shutil.copytree(TASK.directory, folder / 'push_t')
+    reservation = DomainReservation()
+    try:
+        with StationProcesses(task=str(folder / 'push_t'), only={'success_detector'}, runs=folder / 'runs',
+                              domain_id=reservation.domain_id) as station:
+            perception = Perception(station)
+            perception.task_folder = folder / 'push_t'
+            yield perception
+            perception.close()
+    finally:
+        reservation.release()
+
+
 def reward(body: str, head: str = '') -> str:
     lines = '\n'.join(f'        {line}' for line in body.splitlines())
     return f'import time\n{head}\nclass Reward:\n    def __init__(self, task): pass\n' \
@@ -146,8 +165,8 @@ def judged(verdict) -> bool:
     return verdict.outcome != Verdict.ABSTAIN
 
 
-def test_every_frame_gets_its_verdict_and_a_t_on_the_goal_is_success(detector):
-    perception = detector()
+def test_every_frame_gets_its_verdict_and_a_t_on_the_goal_is_success(push_t_detector):
+    perception = push_t_detector
     verdict = perception.show_until(judged, 'the reward program to start')
     assert verdict.outcome == Verdict.NOT_YET and verdict.task == 'push_t'
     assert verdict.header.frame_id == 'top_camera_color_optical_frame'
@@ -206,16 +225,19 @@ def test_a_reward_program_that_does_not_compile_abstains_on_every_frame(detector
     assert set(perception.station.pids()) == {'perception'}
 
 
-def test_tampering_with_the_environment_shows_in_the_verdict(detector):
-    perception = detector()
+def test_tampering_with_the_environment_shows_in_the_verdict(push_t_detector):
+    perception = push_t_detector
     before = perception.show_until(judged, 'the reward program to start').env_hash
-    with open(perception.task_folder / 'reward.py', 'a') as file:
-        file.write('# easier now\n')
-    perception.show_until(lambda v: v.env_hash != before, 'another hash', seconds=4.0)
+    program = perception.task_folder / 'reward.py'
+    text = program.read_text()
+    program.write_text(text + '# easier now\n')
+    perception.show_until(lambda v: v.env_hash != before, 'another hash')
+    program.write_text(text)
+    perception.show_until(lambda v: v.env_hash == before, 'the hash of the program as it was')
 
 
-def test_a_silent_camera_gives_an_abstaining_verdict(detector):
-    perception = detector()
+def test_a_silent_camera_gives_an_abstaining_verdict(push_t_detector):
+    perception = push_t_detector
     perception.show_until(judged, 'the reward program to start')
     shown, later = perception.newest, time.monotonic() + 1.5
     perception.until(lambda: time.monotonic() > later, 'a while')
@@ -249,8 +271,8 @@ def test_the_program_sees_the_joints(detector):
     assert verdict.reason == '0.25 1.5'
 
 
-def test_joint_states_without_a_joint_or_with_nan_abstain_and_name_it(detector):
-    perception = detector()
+def test_joint_states_without_a_joint_or_with_nan_abstain_and_name_it(push_t_detector):
+    perception = push_t_detector
     perception.show_until(judged, 'the reward program to start')
     perception.joint_positions['right_joint2'] = math.nan
     del perception.joint_positions['left_joint1']
