@@ -103,7 +103,8 @@ class BuiltinResearcher:
     A better recipe of a peer comes first. Then the idea with the best priority: how often its family helped so
     far, a bonus for families tried little (upper confidence bound) and for ideas that build on a kept one, and
     the library's order between equals. What was tried is never tried again; where an idea searches for parameters, what
-    was tried tells where to look next. What peers tried is evidence like its own, but may be tried again.
+    was tried tells where to look next. What peers tried is evidence like its own, but may be tried again; what helped
+    one of them comes early, as it was set there.
     """
 
     name = 'builtin'
@@ -181,7 +182,9 @@ class BuiltinResearcher:
         results = [entry.kept for entry in everything if _idea_id(entry.origin) in family]
         helped = (sum(results) + 1) / (len(results) + 2)
         exploration = _EXPLORATION * math.sqrt(math.log(len(everything) + 1) / (len(results) + 1))
-        refinement = _REFINEMENT if idea.requires or any(entry.kept for entry in _of_idea(idea, context.history)) else 0.0
+        builds = (idea.requires or any(entry.kept for entry in _of_idea(idea, context.history))
+                  or any(self._kept_by_peers(idea, context)))
+        refinement = _REFINEMENT if builds else 0.0
         failed = sum(not entry.kept for entry in _of_idea(idea, everything))
         return helped + exploration + refinement - 0.2 * failed
 
@@ -201,6 +204,7 @@ class BuiltinResearcher:
     def _settings(self, idea: Idea, context: Context) -> Iterator[tuple[Mapping, str]]:
         """(setting, origin) of what may be tried next, the best first."""
         of_peers = _of_idea(idea, context.peer_history)
+        yield from self._kept_by_peers(idea, context)
         if not idea.ranges:
             done, failed = _done(context), Counter(entry.origin for entry in of_peers if not entry.kept)
             numbers = [n for n in range(len(idea.variants)) if _origin(idea, n) not in done]
@@ -215,6 +219,15 @@ class BuiltinResearcher:
         setting = suggest(idea.id, idea.ranges, results)
         if setting is not None:
             yield setting, _origin(idea, ','.join(f'{key}={value}' for key, value in setting.items()))
+
+    def _kept_by_peers(self, idea: Idea, context: Context) -> Iterator[tuple[Mapping, str]]:
+        """(setting, origin) of what helped a peer and was not tried here: it may help this station's recipe, too."""
+        known = {_origin(idea, number): variant for number, variant in enumerate(idea.variants)}
+        kept = {entry.origin for entry in _of_idea(idea, context.peer_history) if entry.kept} - _done(context)
+        for origin in sorted(kept):
+            setting = _setting_of(origin) if idea.ranges else known.get(origin)
+            if setting is not None and all(bounds.holds(setting.get(key)) for key, bounds in idea.ranges.items()):
+                yield {key: setting[key] for key in idea.ranges} or setting, origin
 
     def _weights(self, idea: Idea, files: Mapping[str, str], context: Context) -> str | None:
         """weights.json as the recipe with these changes learns it from what the campaign has recorded."""
@@ -273,7 +286,8 @@ def _idea_id(origin: str) -> str:
 
 def _setting_of(origin: str) -> dict[str, float | str]:
     """The setting that the origin of a search names; a peer's may be of any values."""
-    return {key: _number(value) for key, _, value in (pair.partition('=') for pair in origin.partition('#')[2].split(','))}
+    pairs = [pair.partition('=') for pair in origin.partition('#')[2].split(',')]
+    return {key: _number(value) for key, _, value in pairs}
 
 
 def _number(text: str) -> float | str:

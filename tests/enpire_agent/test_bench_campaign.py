@@ -40,7 +40,8 @@ TRAINER = '''class Trainer:
         pass
 
     def train(self, trials):
-        return {'steps': [len(trial['time']) for trial in trials], 'moved': [bool(trial['tip'].std() > 0) for trial in trials]}
+        return {'steps': [len(trial['time']) for trial in trials],
+                'moved': [bool(trial['tip'].std() > 0) for trial in trials]}
 '''
 LEARNED = '''import json
 from pathlib import Path

@@ -80,7 +80,8 @@ def test_nothing_that_the_user_configured_counts(tmp_path, recipe, monkeypatch):
 
     assert set(repository.files(commit)) >= {'notes/gain.md', 'recipe.yaml'}
     assert repository.iteration_commit(1) == commit and repository.is_reverted(commit)
-    assert 'gain: 2.0' in repository.files(commit)['recipe.yaml'] and 'gain: 1.0' in repository.files('HEAD')['recipe.yaml']
+    assert 'gain: 2.0' in repository.files(commit)['recipe.yaml']
+    assert 'gain: 1.0' in repository.files('HEAD')['recipe.yaml']
 
 
 def test_what_a_killed_command_left_does_not_stop_the_next(repository):

@@ -84,6 +84,19 @@ def test_what_a_peer_rejected_comes_last(recipe, ideas_file):
     assert seen == ['idea:curved#0', 'idea:harder#1', 'idea:harder#0']
 
 
+def test_what_helped_a_peer_is_combined_with_the_own_best_early_and_as_it_was_set_there(recipe, ideas_file):
+    ideas_file.write_text(
+        ideas_file.read_text() + '  - {id: s, family: gains, hypothesis: Try, search: {gain: [0.5, 3.0]}}\n')
+    (recipe / 'recipe.yaml').write_text((recipe / 'recipe.yaml').read_text().replace('curve: false', 'curve: true'))
+    helped = [Tried('idea:s#gain=2.75', 'gains', True, 12, 11), Tried('idea:s#gain=9.5', 'gains', True, 12, 11)]
+    edit = BuiltinResearcher(ideas_file).propose(_context(recipe, peer_history=helped))
+    assert edit.origin == 'idea:s#gain=2.75'
+    parameters = yaml.safe_load(edit.files['recipe.yaml'])['parameters']
+    assert parameters['gain'] == 2.75 and parameters['curve'] is True
+    again = BuiltinResearcher(ideas_file).propose(_context(recipe, [_tried(edit, kept=False)], peer_history=helped))
+    assert again.origin not in ('idea:s#gain=2.75', 'idea:s#gain=9.5')
+
+
 def test_research_goes_on_from_an_adopted_recipe_as_from_one_of_its_own(recipe, ideas_file):
     (recipe / 'recipe.yaml').write_text((recipe / 'recipe.yaml').read_text().replace('gain: 1.0', 'gain: 1.3'))
     history = [Tried(f'adopt:station_2/{"2" * 40}', 'path', True, 6, 6)]
