@@ -35,6 +35,8 @@ def add_verbs(verbs) -> None:
 
     lockstep = kinds.add_parser('lockstep', help='policy steps a second, with cameras and without')
     lockstep.add_argument('--steps', type=_count, default=900, metavar='N', help='policy steps of each kind')
+    lockstep.add_argument('--trials', type=_count, default=0, metavar='N',
+                          help='whole trials instead: how fast they run, from the reset to the records')
     _add_common(lockstep, run_lockstep)
 
     campaign = kinds.add_parser('campaign', help='how much research gains; long, and the same command resumes it')
@@ -144,6 +146,8 @@ def run_reset(options) -> int:
 
 
 def run_lockstep(options) -> int:
+    if options.trials:
+        return _run_lockstep_trials(options)
     from enpire_bringup.bench_lockstep import LEAST_PACE, LEAST_STEPS_PER_S, run
 
     figures = run(options.steps, station=options.station, task=options.task, report=_report)
@@ -157,6 +161,20 @@ def run_lockstep(options) -> int:
            and figures['without']['steps_per_s'] >= LEAST_STEPS_PER_S)
     print(f'{"meets" if met else "misses"} {LEAST_PACE:g} x real time with cameras and {LEAST_STEPS_PER_S:g} policy steps/s '
           'without')
+    return _finish(options, figures, met)
+
+
+def _run_lockstep_trials(options) -> int:
+    from enpire_agent.bench_trials import LEAST_PACE, run
+
+    figures = run(options.trials, station=options.station, task=options.task, report=_report)
+    print(f'{figures["trials"]} trials of {figures["recipe"]}: '
+          + ', '.join(f'{count} {outcome}' for outcome, count in figures['outcomes'].items()))
+    for key, title in (('policy_pace', 'while the policy runs, x real time'), ('pace', 'whole trial, x real time')):
+        print(f'{title:35} ' + '  '.join(f'{name} {value:5.2f}' for name, value in figures[key].items()))
+    print(f'{"wall time, median":35} ' + '  '.join(f'{name} {value:.2f} s' for name, value in figures['wall_s'].items()))
+    met = figures['policy_pace']['median'] >= LEAST_PACE
+    print(f'{"meets" if met else "misses"} {LEAST_PACE:g} x real time while the policy runs, in the median')
     return _finish(options, figures, met)
 
 

@@ -103,6 +103,9 @@ class TrialStation(Protocol):
     def environment_changes(self) -> list[str]:
         """What of the environment on disk is not as it was at the station's start, a few words each."""
 
+    def now(self) -> int:
+        """ROS time in ns: the stamp of the newest joint state; -1 before the first."""
+
     def stop_reason(self) -> tuple[str, str] | None:
         """(outcome, reason) when the trial must end now: cancelled, or stopped by the guard."""
 
@@ -237,7 +240,7 @@ class Trial:
     def run(self, close_recording: Callable[[], None] = lambda: None,
             start_recording: Callable[[Path], None] = lambda directory: None) -> TrialReport:
         """Run it. Raises only when the records themselves cannot be written (disk full, no permission)."""
-        report, begun = self.report, time.monotonic()
+        report, begun, begun_ros = self.report, time.monotonic(), self._station.now()
         report.started = _now()
         write_started(self.request.directory, started_content(self.request, report.started))
         try:
@@ -259,9 +262,18 @@ class Trial:
             report.reason += f' (no recording: {error})'
         self._check_environment_at_end()
         report.ended, report.wall_duration = _now(), time.monotonic() - begun
+        if begun_ros >= 0:
+            self._note_pace((self._station.now() - begun_ros) * 1e-9)
         write_result(self.request.directory, report.record())
         self.request.ledger.append(report.ledger_line())
         return report
+
+    def _note_pace(self, ros_duration: float) -> None:
+        """How many seconds of ROS time went by in one of wall time: in the whole trial, and while the policy ran."""
+        report, timing = self.report, self.report.timing
+        timing.update(ros_duration=round(ros_duration, 3), pace=round(ros_duration / report.wall_duration, 2))
+        if timing.get('policy_wall'):
+            timing['policy_pace'] = round(report.duration / timing['policy_wall'], 2)
 
     def _run(self) -> None:
         self._check_environment('before the trial')
@@ -296,10 +308,10 @@ class Trial:
     def _run_policy(self, policy: PolicySession, limits: dict[str, float]) -> TrialEnd:
         """Policy steps until something ends them; the end is returned, a policy's failure raised."""
         station, report, space = self._station, self.report, self._task.action
-        began = time.monotonic()
         station.use_limits(limits)
         step = station.first_step()
         first, target = step.stamp, step.tip
+        began = time.monotonic()
         compute = waited = 0.0
         try:
             policy.reset({**step.observation, 'time': 0.0})

@@ -208,6 +208,9 @@ class RosTrialStation:
     def environment_changes(self) -> list[str]:
         return self._node.environment.changes()
 
+    def now(self) -> int:
+        return self._last_stamp
+
     def stop_reason(self) -> tuple[str, str] | None:
         if self._closing:
             return ABORTED, 'the trial runner was stopped'

@@ -54,6 +54,9 @@ class FakeStation:
     def environment_changes(self):
         return self.changes
 
+    def now(self):
+        return self.stamp
+
     def stop_reason(self):
         return self.stop if self.stop_at is not None and len(self.commands) >= self.stop_at else None
 
@@ -261,6 +264,15 @@ def test_a_policy_reaches_neither_ledger_nor_reward(tmp_path, task, act):
     assert report.outcome == 'POLICY_ERROR' and 'PermissionError' in report.reason
     assert ledger.read_bytes().startswith(before) and task.reward.read_bytes() == reward
     assert first.confined and json.loads((report.request.directory / 'trial.json').read_text())['policy_confined']
+
+
+def test_a_trial_says_how_fast_ros_time_went_by(tmp_path, task):
+    station = FakeStation(task)
+    report = _run(tmp_path, task, station, _policy(tmp_path))
+    timing = report.record()['timing']
+    assert timing['ros_duration'] == pytest.approx(station.stamp * 1e-9, abs=1e-3)
+    assert timing['pace'] == pytest.approx(timing['ros_duration'] / report.wall_duration, abs=0.01)
+    assert timing['policy_pace'] == pytest.approx(report.duration / timing['policy_wall'], abs=0.01)
 
 
 def test_a_failed_reset_is_recorded_apart_and_the_policy_does_not_run(tmp_path, task):
