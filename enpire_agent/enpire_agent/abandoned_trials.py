@@ -84,7 +84,7 @@ def _abandoned_line(file: Path, mine_ended: bool) -> dict | None:
     last = max(entry.stat().st_mtime for entry in [file, *file.parent.iterdir()])
     ended = datetime.fromtimestamp(last, timezone.utc)
     wall = max(0.0, (ended - began).total_seconds())
-    return {**started, 'outcome': ABORTED, 'reason': 'the trial runner ended during the trial', 'reset_success': False,
+    return {**started, 'isolation': '', 'outcome': ABORTED, 'reason': 'the trial runner ended during the trial', 'reset_success': False,
             'reset_attempts': 0, 'duration': 0.0, 'wall_duration': round(wall, 3), 'steps': 0, 'late_steps': 0,
             'verdict': None, 'position_error': None, 'ended': ended.isoformat(timespec='milliseconds')}
 

@@ -72,6 +72,7 @@ def examine(station: str, task: str, view_port: int, domain_states: Iterable[dic
         ports(view_port, _tcp_port_is_free(view_port)),
         clocks(_clock_state(), jitter),
         *_guarded('machine', _machine), shared_memory(_free_bytes(Path('/dev/shm'))),
+        *_guarded('isolation', lambda: [isolation(isolation_of_a_program())]),
         git(git_version()), agents({name: shutil.which(name) for name in AGENTS})]
     for state in states:
         findings += _guarded('cameras', lambda state=state: [running_cameras(state)])
@@ -223,6 +224,29 @@ def shared_memory(free: float | None) -> Finding:
                        f'{STATION_SHARED_MEMORY / 1e6:.0f} MB', 'in a container: docker run --shm-size=1g; else remove '
                        'what killed programs left: rm /dev/shm/fastdds_*', figures)
     return Finding('shared memory', OK, f"{figures['free_mb']} MB free in /dev/shm", figures=figures)
+
+
+def isolation(level: str) -> Finding:
+    """level: what keeps a program here, as it is recorded of a policy (program_isolation.py)."""
+    from enpire_bringup.program_isolation import WEAK, is_weak
+
+    figures = {'level': level}
+    if is_weak(level):
+        said, _, way_out = WEAK.partition(' Way out: ')
+        return Finding('isolation', WARNING, f'{level}: {said}', way_out, figures)
+    return Finding('isolation', OK, f'{level}: policies and training code reach no results and no other process',
+                   figures=figures)
+
+
+def isolation_of_a_program() -> str:
+    """What in fact holds one that is run now."""
+    from enpire_bringup.program_process import ProgramProcess
+
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, 'probe.py')
+        file.write_text('class Probe:\n    def __init__(self, config):\n        pass\n', encoding='utf-8')
+        with ProgramProcess(file, 'Probe', {}) as program:
+            return program.isolation
 
 
 def git(version: str) -> Finding:

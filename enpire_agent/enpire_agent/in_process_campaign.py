@@ -16,7 +16,7 @@ from enpire_agent.abandoned_trials import close_abandoned_trials
 from enpire_agent.campaign import Campaign
 from enpire_agent.campaign_state import CampaignSettings, TrialOutcome, outcome_of_line
 from enpire_agent.episode_writer import EpisodeWriter
-from enpire_agent.in_process_station import Episode, InProcessStation
+from enpire_agent.in_process_station import ConfinedPolicy, Episode, InProcessStation
 from enpire_agent.policy_session import PolicyFailure, PolicySession
 from enpire_agent.recipe_repository import RecipeRepository
 from enpire_agent.researcher import make_researcher
@@ -35,8 +35,8 @@ class InProcessTrials:
     def run_trial(self, kind: str, seed: int, cancelled: Callable[[], bool]) -> TrialOutcome:
         settings, began = self._settings, time.monotonic()
         request = make_request(
-            self._directory.parents[1], campaign=settings.campaign, station=settings.station, task=self._task, kind=kind,
-            seed=seed, recipe_directory=self._directory / 'recipe', env_hash=settings.env_hash)
+            self._directory.parents[1], campaign=settings.campaign, station=settings.station, task=self._task,
+            kind=kind, seed=seed, recipe_directory=self._directory / 'recipe', env_hash=settings.env_hash)
         report = TrialReport(request, started=_now(), reset_success=True)
         write_started(request.directory, started_content(request, report.started))
         writer = EpisodeWriter(request.directory)
@@ -52,9 +52,9 @@ class InProcessTrials:
     def _run(self, request: TrialRequest, report: TrialReport, writer: EpisodeWriter) -> None:
         """Raises PolicyFailure."""
         with PolicySession(request.recipe_directory, self._task, world_waits=True) as session:
-            report.confined = session.confined
+            report.isolation = session.isolation
             try:
-                episode = self._station.run(_Confined(session), request.seed, writer.step)
+                episode = self._station.run(ConfinedPolicy(session), request.seed, writer.step)
             finally:
                 report.steps, report.late_steps = session.steps, session.late_steps
         report.outcome, report.reason, report.duration = episode.outcome, episode.reason, episode.duration
@@ -68,17 +68,6 @@ class InProcessTrials:
                   Check('yaw', episode.yaw_error <= tolerance.yaw, episode.yaw_error, tolerance.yaw, 'rad'))
         return Judgement(0, 'success' if episode.outcome == SUCCESS else 'not_yet', episode.reason,
                          self._settings.env_hash, checks)
-
-
-class _Confined:
-    """A policy session as the station's episode wants it."""
-
-    def __init__(self, session: PolicySession):
-        self._session = session
-        self.reset = session.reset
-
-    def act(self, observation: dict):
-        return self._session.act(observation).action
 
 
 def run_campaign(directory: Path, settings: CampaignSettings, station: InProcessStation, task: Task,

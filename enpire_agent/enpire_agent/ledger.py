@@ -97,7 +97,7 @@ class Ledger:
             number = content.count(b'\n') + 1
             raise LedgerError(f'{self.file}: line {number} is torn (no end of line): a write was cut off. The next '
                               f'trial moves it aside')
-        previous, entries = FIRST, []
+        previous, entries, entered = FIRST, [], {}
         for number, line in enumerate(content.splitlines(), 1):
             entry = self._checked(line, f'line {number}')
             if entry.get('previous') != previous:
@@ -105,6 +105,11 @@ class Ledger:
                     f'{self.file}: line {number} does not follow line {number - 1}: its `previous` is '
                     f'{str(entry.get("previous"))[:12]}..., expected {previous[:12]}... (a line was removed, '
                     f'added or reordered here)')
+            if entry.get('trial_id') in entered:
+                raise LedgerError(f'{self.file}: line {number} enters trial {entry["trial_id"]}, which line '
+                                  f'{entered[entry["trial_id"]]} has entered already: somebody added one of them')
+            if 'trial_id' in entry:
+                entered[entry['trial_id']] = number
             previous = entry['hash']
             entries.append(entry)
         return entries

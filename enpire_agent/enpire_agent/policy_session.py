@@ -144,9 +144,9 @@ class PolicySession:
                                 where)
 
     @property
-    def confined(self) -> bool:
-        """Whether the kernel keeps the policy from files that are not its own."""
-        return self._process.confined
+    def isolation(self) -> str:
+        """What keeps the policy from files that are not its own, by name: program_isolation.py."""
+        return self._process.isolation
 
     def close(self) -> None:
         self._process.close()
@@ -162,7 +162,7 @@ def read_action(answer) -> tuple[np.ndarray | None, str]:
     """(action (2,), '') or (None, what is wrong with it)."""
     try:
         action = np.asarray(answer, dtype=float)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError, RecursionError):
         return None, f'act() returned {type(answer).__name__}; expected 2 numbers (x, y in m)'
     if action.shape != (2,):
         return None, f'act() returned shape {action.shape}; expected (2,): x, y in m'

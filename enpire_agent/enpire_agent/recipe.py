@@ -5,7 +5,9 @@ from __future__ import annotations
 import ast
 import hashlib
 import math
+import os
 import re
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +39,7 @@ def load_recipe(directory: Path | str) -> Recipe:
     directory = Path(directory)
     if not (directory / 'policy.py').is_file():
         raise ConfigurationError(f'{directory}: no policy.py there; give the folder of a recipe')
+    _check_plain(directory)
     top = read_yaml(directory / 'recipe.yaml')
     method = top.text('method')
     parameters = top.raw('parameters', default={})
@@ -70,6 +73,18 @@ def static_check(directory: Path | str, changed: list[str]) -> None:
     if not any(isinstance(node, ast.ClassDef) and node.name == 'Policy' for node in policy.body):
         raise ConfigurationError(f'{directory / "policy.py"}: defines no class Policy')
     load_recipe(directory)
+
+
+def _check_plain(directory: Path) -> None:
+    """Raise ConfigurationError where the folder holds what is neither a file nor a folder, e.g. a link out of it."""
+    for place, folders, files in os.walk(directory):
+        if '.git' in folders:
+            folders.remove('.git')
+        for name in folders + files:
+            file = Path(place, name)
+            if not (stat.S_ISREG(mode := file.lstat().st_mode) or stat.S_ISDIR(mode)):
+                what = f'is a link to {os.readlink(file)}' if file.is_symlink() else 'is no plain file'
+                raise ConfigurationError(f'{file}: {what}; a recipe holds plain files, put a copy there')
 
 
 def _is_editable(path: str) -> bool:

@@ -12,6 +12,7 @@ from enpire_agent.ledger import Ledger
 from enpire_agent.recipe import files_hash
 from enpire_agent.score import Score
 from enpire_bringup.configuration import ConfigurationError
+from enpire_bringup.program_isolation import is_weak
 
 _FILES = 'sha256:'
 
@@ -45,7 +46,9 @@ def scored_trials(ledgers: list[Ledger], *, kind: str = '', recipe: str = '', en
     chosen = {folder: [line for line in entries if (not kind or line['kind'] == kind)
                        and line['env_hash'].startswith(env_hash) and (names is None or line['recipe'] in names)]
               for folder, entries in by_folder.items()}
-    remarks = [check_scored(folder, known, any_scorer=any_scorer) for folder, entries in chosen.items()
+    weak = sum(is_weak(line.get('isolation', '')) for entries in chosen.values() for line in entries)
+    remarks = [f'weak isolation   in {weak} trials nothing kept the policy from results but its limits'] if weak else []
+    remarks += [check_scored(folder, known, any_scorer=any_scorer) for folder, entries in chosen.items()
                for known in dict.fromkeys(line['env_hash'] for line in entries)]
     return ScoredTrials(
         sorted((line for entries in chosen.values() for line in entries), key=lambda line: line['started']),

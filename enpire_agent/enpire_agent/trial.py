@@ -194,7 +194,7 @@ class TrialReport:
     end_stamp: int = 0
     timing: dict = field(default_factory=dict)
     reset: ResetReport | None = None
-    confined: bool = False       # whether the kernel kept the policy from files that are not its own
+    isolation: str = ''          # what kept the policy from files that are not its own; empty: no policy ran
 
     def ledger_line(self) -> dict:
         """The fields of TrialResult without the verdict's checks, and the final position error in m."""
@@ -206,7 +206,7 @@ class TrialReport:
             'outcome': self.outcome, 'reason': self.reason, 'reset_success': self.reset_success,
             'reset_attempts': self.reset_attempts, 'duration': round(self.duration, 6),
             'wall_duration': round(self.wall_duration, 3), 'steps': self.steps, 'late_steps': self.late_steps,
-            'env_hash': request.env_hash, 'directory': str(request.directory),
+            'env_hash': request.env_hash, 'isolation': self.isolation, 'directory': str(request.directory),
             'verdict': {'stamp': verdict.stamp, 'outcome': verdict.outcome, 'reason': verdict.reason,
                         'env_hash': verdict.env_hash} if verdict else None,
             'position_error': verdict.value('position') if verdict else None,
@@ -221,7 +221,6 @@ class TrialReport:
             content.update(reset_tried=[without_nan(attempt) for attempt in self.reset.tried],
                            reset_picture=self.reset.picture)
         return {**content, 'traceback': self.traceback, 'timing': self.timing,
-                'policy_confined': self.confined,
                 'recipe_directory': str(self.request.recipe_directory)}
 
 
@@ -284,7 +283,7 @@ class Trial:
         # Loading the policy first: a recipe that does not even load moves nothing.
         with PolicySession(self.request.recipe_directory, self._task, world_waits=self._station.lockstep,
                            log_file=self.request.directory / POLICY_LOG) as policy:
-            self.report.confined = policy.confined
+            self.report.isolation = policy.isolation
             self._reset()
             self._station.go_to_start()
             self._stage('policy', 'the policy runs')

@@ -15,6 +15,7 @@ from enpire_bringup.actions import BlockingActionServer, GoalAborted, RunningGoa
 from enpire_bringup.environment import EnvironmentWatch
 from enpire_bringup.node_group import run_single
 from enpire_bringup.paths import runs_directory
+from enpire_bringup.program_isolation import WEAK, is_weak, strongest_level
 from enpire_bringup.station_node import HISTORY_QOS, StationNode
 from enpire_msgs.action import RunTrial
 from enpire_msgs.msg import Check, TrialResult, Verdict
@@ -37,6 +38,8 @@ class TrialRunner(StationNode):
         self._station_name = self.get_namespace().strip('/') or self.station.name
         self._all_entered = True     # in their ledgers: the trials that this process started
         self._enter_abandoned_trials()
+        if is_weak(strongest_level()):
+            self.get_logger().warning(WEAK)
         self._results = self.create_publisher(TrialResult, 'trial_results', HISTORY_QOS)
         self._ros_station = RosTrialStation(self)
         self._server = BlockingActionServer(

@@ -93,7 +93,10 @@ class FrameReader:
             arrays.append(np.frombuffer(self._buffer[offset:offset + size], dtype=dtype).reshape(shape))
             offset += size
         del self._buffer[:self._size]
-        frame['value'] = _restored(frame.get('value'), arrays)
+        try:
+            frame['value'] = _restored(frame.get('value'), arrays)
+        except RecursionError as error:
+            raise FrameError('values nested too deep') from error
         return frame
 
     def _read_header(self) -> bool:

@@ -36,6 +36,7 @@ from typing import Any
 from enpire_bringup import program_worker
 from enpire_bringup.paths import runs_directory
 from enpire_bringup.program_frames import FrameError, FrameReader, encode
+from enpire_bringup.program_isolation import BUBBLEWRAP, strongest_level
 
 DEFAULT_MEMORY = 2 << 30        # bytes
 _PIPE_SIZE = 1 << 20            # bytes: a 640x480 image goes through in one piece
@@ -86,7 +87,8 @@ class ProgramProcess:
     where these lie in one of them), and
     write only a scratch folder of its own ($TMPDIR), which goes with it; it starts threads but no processes, and opens
     no sockets: see program_confinement.py.
-    `confined`: False where the kernel cannot do that.
+    `isolation`: the name of what keeps it so, see program_isolation.py, where also stands what a machine without
+    Landlock does. isolation: a level of its own; default: the strongest that this machine has.
     `constants`: upper-case plain values of module and class, e.g. {'USES_IMAGE': True}.
 
     Raises from the constructor: ProgramError (does not compile, no such class, the constructor raised),
@@ -96,11 +98,12 @@ class ProgramProcess:
 
     def __init__(self, file: str | Path, class_name: str, config: dict, *, cwd: str | Path | None = None,
                  log_file: str | Path | None = None, output_is_limited: bool = False,
-                 memory_limit: int = DEFAULT_MEMORY, start_timeout: float = 10.0):
-        self.file = Path(file).resolve()
+                 memory_limit: int = DEFAULT_MEMORY, start_timeout: float = 10.0, isolation: str = ''):
+        # Not what a link by this name leads to: the folder that the program may read is the one it was said to be in.
+        self.file = Path(file).parent.resolve() / Path(file).name
         self.class_name = class_name
         self.constants: dict[str, Any] = {}
-        self.confined = False
+        self.isolation = ''
         self._lock = threading.RLock()
         self._closed = False
         self._reader = FrameReader()
@@ -111,13 +114,22 @@ class ProgramProcess:
         self._broken: ProgramFailure | None = None
         if not self.file.is_file():
             raise ProgramError(f'{self.file}: no such file')
-        self._spawn(cwd or self.file.parent, log_file, {'memory_limit': memory_limit,
+        level = isolation or strongest_level()
+        self._spawn(cwd or self.file.parent, log_file, {'memory_limit': memory_limit, 'isolation': level,
                                                         'output_is_limited': output_is_limited})
         try:
+            deadline = time.monotonic() + start_timeout
+            # The first frame is not the program's: none of its lines has run yet.
+            self._asked = 0, '__init__'
+            begun = self.answer(timeout=start_timeout)
+            self.isolation, self._program = begun['isolation'], begun['process']
+            if level == BUBBLEWRAP:     # there it is process 1
+                self._program = program_worker.descendants(self._process.pid)[-1]
             self._send('__init__', (config,))
-            started = self.answer(timeout=start_timeout)
-            self.constants, self.confined = started['constants'], started['confined']
-            self._program = started['process']
+            started = self.answer(timeout=deadline - time.monotonic(), stated_timeout=start_timeout)
+            if not isinstance(started, dict) or not isinstance(started.get('constants'), dict):
+                raise self._fail(ProgramMalformed(f'{self.file.name}: the program forged the answer to its start'))
+            self.constants = started['constants']
         except BaseException:
             self.close()
             raise
@@ -194,10 +206,10 @@ class ProgramProcess:
                 raise RuntimeError(f'{self.file.name}: answer() without a request()')
             sequence, method = self._asked
             deadline = time.monotonic() + timeout
-            while (frame := self._next_frame(deadline)) is not None:
-                if frame.get('sequence') == sequence:
-                    self._asked, self._dropped = None, False
-                    return self._value(frame, method)
+            if (frame := self._next_frame(deadline)) is not None:
+                self._check_sequence(frame, sequence)
+                self._asked, self._dropped = None, False
+                return self._value(frame, method)
             stated = timeout if stated_timeout is None else stated_timeout
             raise ProgramTimeout(f'{self._name(method)} did not answer within {1000 * stated:.0f} ms')
 
@@ -267,23 +279,28 @@ class ProgramProcess:
         self._outbox = memoryview(frame)
 
     def _settle(self, deadline: float) -> bool:
-        """Read until the unanswered request is answered; False when the deadline passed first."""
-        while self._asked and (frame := self._next_frame(deadline)) is not None:
-            if frame.get('sequence') == self._asked[0]:
-                self._asked, self._dropped = None, False
+        """Await the answer to the unanswered request; False when the deadline passed first."""
+        if self._asked and (frame := self._next_frame(deadline)) is not None:
+            self._check_sequence(frame, self._asked[0])
+            self._asked, self._dropped = None, False
         return self._asked is None
+
+    def _check_sequence(self, frame: dict, sequence: int) -> None:
+        if frame.get('sequence') != sequence:
+            raise self._fail(ProgramMalformed(f'{self.file.name}: the program forged an answer to something that it '
+                                              'was not asked; it was stopped'))
 
     def _value(self, frame: dict, method: str) -> Any:
         value = frame['value']
         if frame.get('kind') == 'value':
             return value
         try:
-            line = value['line'] if isinstance(value['line'], int) else None
+            kind, line = _plain_text(value['type'], 200), value['line'] if isinstance(value['line'], int) else None
             place = f'{self.file}:{line}' if line else str(self.file)
             what = '' if method == '__init__' else f'{method}(): '
-            raise ProgramError(f'{place}: {what}{value["type"]}: {value["message"]}', line,
-                               str(value['traceback']))
-        except (KeyError, TypeError) as error:
+            raise ProgramError(f'{place}: {what}{kind}: {_plain_text(value["message"], 2000)}', line,
+                               _plain_text(value['traceback'], 8000))
+        except (LookupError, TypeError) as error:
             raise self._fail(ProgramMalformed(f'{self._name(method)} answered with no value')) from error
 
     # ---- pipes ----
@@ -392,6 +409,11 @@ class ProgramProcess:
     def __del__(self):
         if getattr(self, '_life', None) is not None:
             self.close()
+
+
+def _plain_text(value: Any, most: int) -> str:
+    """Text that any file takes, at most so many characters: a lone surrogate would end whoever writes it down."""
+    return str(value)[:most].encode('utf-8', 'replace').decode()
 
 
 def _environment() -> dict[str, str]:

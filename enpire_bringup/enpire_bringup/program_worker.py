@@ -15,6 +15,7 @@ import os
 import resource
 import select
 import signal
+import stat
 import sys
 import time
 
@@ -24,6 +25,7 @@ MAX_LOG = 1 << 20          # bytes
 MAX_SCRATCH = 256 << 20    # bytes in the scratch folder, and in one file
 MAX_SCRATCH_FILES = 10_000
 LOOK_PERIOD = 0.5          # s of wall time between two looks at what the program takes
+MAX_THREADS = 256          # for root no limit of the kernel counts them
 STOPPED_WITHIN = 1.0       # s of wall time that a program gets to end once it was stopped for what it took
 
 # Signals that stop the program -> what the exception says.
@@ -32,8 +34,10 @@ STOPS = {
     signal.SIGRTMIN + 2: f'it printed more than {MAX_LOG >> 20} MB',
     signal.SIGRTMIN + 3: 'it took more memory than it may',
     signal.SIGRTMIN + 4: f'it wrote more than {MAX_SCRATCH >> 20} MB or {MAX_SCRATCH_FILES} files',
+    signal.SIGRTMIN + 5: f'it started more than {MAX_THREADS} threads',
 }
-NO_ANSWER, PRINTED, MEMORY, WROTE = STOPS
+NO_ANSWER, PRINTED, MEMORY, WROTE, THREADS = STOPS
+INSIDE = '--inside'        # second argument: bubblewrap runs this, and there is nothing left but the program
 
 
 class Stopped(BaseException):
@@ -42,6 +46,8 @@ class Stopped(BaseException):
 
 def main() -> None:
     job = json.loads(sys.argv[1])
+    if sys.argv[2:] == [INSIDE]:
+        run_program(job)
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.signal(signal.SIGCHLD, lambda *_: None)
@@ -55,7 +61,10 @@ def main() -> None:
             os.close(fd)
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        run_program(job, guard, output_write)
+        begin_program(guard, output_write)
+        if job['isolation'] == 'bubblewrap':
+            enter_bubblewrap(job)
+        run_program(job)
     for fd in (job['requests'], job['answers'], output_write):
         os.close(fd)
     status = watch(program, job, output_read, wake_read)
@@ -91,17 +100,17 @@ def watch(program: int, job: dict, output: int, wake: int) -> int:
                     stop = PRINTED
             elif fd == life:
                 if os.read(life, 1):
-                    os.kill(program, NO_ANSWER)
+                    os.kill(inmost(program, job), NO_ANSWER)
                 else:
                     kill_descendants()
                     return reap(program) or signal.SIGKILL
         now = time.monotonic()
         if now >= look_at:
             look_at = now + LOOK_PERIOD
-            stop = stop or taken_too_much(program, job)
+            stop = stop or taken_too_much(inmost(program, job), job)
         if stop and kill_at is None:
             kill_at = now + STOPPED_WITHIN
-            os.kill(program, stop)
+            os.kill(inmost(program, job), stop)
         if kill_at is not None and now >= kill_at and status is None:
             os.kill(program, signal.SIGKILL)
     kill_descendants()
@@ -114,19 +123,26 @@ def watch(program: int, job: dict, output: int, wake: int) -> int:
     return status
 
 
+def inmost(program: int, job: dict) -> int:
+    """The program's own process: where bubblewrap runs it, that is the only one below."""
+    return (descendants(program) or [program])[-1] if job['isolation'] == 'bubblewrap' else program
+
+
 def taken_too_much(program: int, job: dict) -> int:
     """The signal that stops a program which takes what no limit of the kernel keeps it from; 0: none.
 
-    RLIMIT_DATA does not count shared memory, RLIMIT_FSIZE not the number of files.
+    RLIMIT_DATA does not count shared memory, RLIMIT_FSIZE not the number of files, RLIMIT_NPROC nothing for root.
     """
     try:
         with open(f'/proc/{program}/status', 'rb') as file:
-            fields = dict(line.split(b':', 1) for line in file if line.startswith((b'RssAnon', b'RssShmem')))
+            fields = dict(line.split(b':', 1) for line in file if line.startswith((b'RssAnon', b'RssShmem', b'Threads')))
+            if int(fields.pop(b'Threads', 0)) > MAX_THREADS:
+                return THREADS
     except OSError:
         return 0
     if sum(int(value.split()[0]) << 10 for value in fields.values()) > job['memory_limit']:
         return MEMORY
-    size = files = 0
+    size, files = unnamed_size(program), 0
     for place, _, names in os.walk(job['scratch']):
         for name in names:
             try:
@@ -137,6 +153,18 @@ def taken_too_much(program: int, job: dict) -> int:
         if size > MAX_SCRATCH or files > MAX_SCRATCH_FILES:
             return WROTE
     return 0
+
+
+def unnamed_size(program: int) -> int:
+    """Bytes on disk of files that the program holds open and that are in no folder any more."""
+    size, folder = 0, f'/proc/{program}/fd'
+    try:
+        for name in os.listdir(folder):
+            status = os.stat(os.path.join(folder, name))
+            size += status.st_blocks * 512 if stat.S_ISREG(status.st_mode) and status.st_nlink == 0 else 0
+    except OSError:
+        pass        # closed, or ended, since the list was made
+    return size
 
 
 def make_scratch(parent: str) -> str:
@@ -260,7 +288,8 @@ def end_like(status: int) -> None:
 
 # ---- program ----
 
-def run_program(job: dict, guard: int, output: int) -> None:
+def begin_program(guard: int, output: int) -> None:
+    """In the new process: it ends with the guard, and prints to it."""
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != guard:
         os._exit(1)
@@ -268,6 +297,20 @@ def run_program(job: dict, guard: int, output: int) -> None:
     os.dup2(output, 1)
     os.dup2(output, 2)
     os.close(output)
+
+
+def enter_bubblewrap(job: dict) -> None:
+    """Go on as `run_program`, inside."""
+    sys.path[:] = job['path']
+    from enpire_bringup.program_isolation import bubblewrap_command
+    command = [sys.executable, '-I', '-S', '-B', os.path.abspath(__file__), json.dumps(job), INSIDE]
+    own = [os.path.dirname(job['file']), job['cwd']]
+    imported = [*job['path'], *_linked_packages(job['path']), os.path.dirname(os.path.abspath(__file__))]
+    command = bubblewrap_command(command, own, imported, job['scratch'], [job['hidden']])
+    os.execvp(command[0], command)
+
+
+def run_program(job: dict) -> None:
     for number, reason in STOPS.items():
         signal.signal(number, lambda *_, reason=reason: raise_stopped(reason))
     limit(job)
@@ -275,7 +318,7 @@ def run_program(job: dict, guard: int, output: int) -> None:
     os.environ['TMPDIR'] = os.environ['HOME'] = job['scratch']
     # No import of ROS from task or recipe code: what it may know comes in the observation.
     sys.modules['rclpy'] = None
-    sys.path[:] = [os.path.dirname(job['file']), *job['path']]
+    sys.path[:] = job['path']       # the program's own folder comes first, but only once it is confined
     code = 0
     try:
         serve(job)
@@ -326,14 +369,15 @@ def _linked_packages(path: list) -> list:
 
 def serve(job: dict) -> None:
     """Load the program, then answer calls until the station closes the pipe."""
-    from enpire_bringup.program_confinement import confine, refuse_system_calls
     from enpire_bringup.program_frames import FrameError, FrameReader, encode
+    from enpire_bringup.program_isolation import isolate
 
     # Before the program's first line: it may read its own folder and what it imports, and write to
     # its scratch folder.
-    confined = confine([os.path.dirname(job['file']), job['cwd'], *job['path'], *_linked_packages(job['path'])],
-                       [job['scratch']], [job['hidden']])
-    refuse_system_calls()
+    own = [os.path.dirname(job['file']), job['cwd']]
+    isolation = isolate(job['isolation'], [*own, *job['path'], *_linked_packages(job['path'])], job['scratch'],
+                        [job['hidden']])
+    sys.path.insert(0, own[0])
 
     def read() -> dict:
         while (frame := reader.next()) is None:
@@ -364,8 +408,10 @@ def serve(job: dict) -> None:
     def start(config):
         instance, constants = load(job['file'], job['class'], config)
         program.append(instance)
-        return {'constants': constants, 'confined': confined, 'process': os.getpid()}
+        return {'constants': constants}
 
+    # As long as none of its lines has run, nobody but this code can write to the station.
+    write(encode({'sequence': 0, 'kind': 'value'}, {'isolation': isolation, 'process': os.getpid()}))
     request = read()
     answer(request['sequence'], start, *request['value'])
     while True:

@@ -11,12 +11,19 @@ import pytest
 
 from enpire_agent import doctor
 from enpire_agent.doctor import ERROR, OK, WARNING, Finding
+from enpire_bringup.program_isolation import strongest_level
 
 
 def assert_found(finding: Finding, level: str, said: str) -> None:
     assert finding.level == level, finding
     assert said in finding.text, finding.text
     assert bool(finding.way_out) == (level != OK), finding
+
+
+def test_isolation_is_named_as_a_program_finds_it_and_weak_isolation_is_a_warning():
+    assert_found(doctor.isolation('landlock 6+seccomp'), OK, 'landlock 6+seccomp')
+    assert_found(doctor.isolation('limits+seccomp'), WARNING, 'isolation is weak')
+    assert doctor.isolation_of_a_program().partition(' ')[0].partition('+')[0] == strongest_level()
 
 
 @pytest.mark.parametrize('version, level', [((3, 10), ERROR), ((3, 11), OK), ((3, 12), OK), ((3, 13), ERROR)])

@@ -263,7 +263,9 @@ def test_a_policy_reaches_neither_ledger_nor_reward(tmp_path, task, act):
     report = _run(tmp_path, task, FakeStation(task), _policy(tmp_path, act))
     assert report.outcome == 'POLICY_ERROR' and 'PermissionError' in report.reason
     assert ledger.read_bytes().startswith(before) and task.reward.read_bytes() == reward
-    assert first.confined and json.loads((report.request.directory / 'trial.json').read_text())['policy_confined']
+    isolation = json.loads((report.request.directory / 'trial.json').read_text())['isolation']
+    assert isolation == first.isolation and isolation.startswith('landlock')
+    assert json.loads(ledger.read_text().splitlines()[0])['isolation'] == isolation
 
 
 def test_a_trial_says_how_fast_ros_time_went_by(tmp_path, task):

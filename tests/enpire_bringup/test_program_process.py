@@ -341,8 +341,8 @@ def forks_allowed(tmp_path, monkeypatch):
         import program_worker
         serve = program_worker.serve
         def without_seccomp(job):
-            from enpire_bringup import program_confinement
-            program_confinement.refuse_system_calls = lambda: False
+            from enpire_bringup import program_isolation
+            program_isolation.refuse_system_calls = lambda: False
             serve(job)
         program_worker.serve = without_seccomp
         program_worker.main()
@@ -482,7 +482,7 @@ def test_the_program_reads_its_folder_and_no_results(program, tmp_path):
     elsewhere.mkdir()
     (elsewhere / 'ledger.jsonl').write_text('{}')
     process = program()
-    assert process.confined
+    assert process.isolation == f'landlock {landlock_version()}+seccomp'
     assert process.call('read', str(tmp_path / 'notes.txt'), timeout=1) == 'for the policy'
     with pytest.raises(ProgramError, match='PermissionError'):
         process.call('read', str(elsewhere / 'ledger.jsonl'), timeout=1)
