@@ -16,7 +16,7 @@ from typing import Callable, Protocol
 import numpy as np
 import yaml
 
-from enpire_agent.policy_session import next_target
+from enpire_agent.policy_session import PolicySession, next_target
 from enpire_agent.start_places import CLEARANCE, StartPlaces
 from enpire_bringup.configuration import ConfigurationError
 from enpire_bringup.guard import guard_limits
@@ -36,11 +36,22 @@ _SETTLED_LOOK = 0.6              # s from the last step until the final verdict
 
 
 class EpisodePolicy(Protocol):
-    """What an episode asks of a policy: PolicySession is one where `act` returns its decision's action."""
+    """What an episode asks of a policy."""
 
     def reset(self, observation: dict) -> None: ...
 
     def act(self, observation: dict): ...
+
+
+class ConfinedPolicy:
+    """A policy session as an episode wants it."""
+
+    def __init__(self, session: PolicySession):
+        self._session = session
+        self.reset = session.reset
+
+    def act(self, observation: dict):
+        return self._session.act(observation).action
 
 
 @dataclass(frozen=True)
