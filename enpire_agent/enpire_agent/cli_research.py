@@ -1,9 +1,10 @@
-"""Verbs about research: demo, campaign, score, ledger, report, hold, resume."""
+"""Verbs about research: demo, campaign, evaluate, score, ledger, report, hold, resume."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
 import time
@@ -42,6 +43,20 @@ def add_verbs(verbs) -> None:
                           help="success rate at which the search ends, 0 to 1; default: the task's")
     _add_budget_options(campaign, 0, 0, 0)
     campaign.set_defaults(run=run_campaign)
+
+    evaluate = verbs.add_parser('evaluate', help='many trials of a recipe in simulation without ROS, on all cores')
+    evaluate.add_argument('recipe', help='folder with policy.py and recipe.yaml')
+    evaluate.add_argument('--trials', type=_count, default=500, metavar='N')
+    evaluate.add_argument('--executor', choices=('local',), default='local', help='where; local: this machine')
+    evaluate.add_argument('--workers', type=_count, default=0, metavar='N', help='processes; default: one a core')
+    evaluate.add_argument('--seeds', default='', metavar='NAME',
+                          help='stream of seeds, the same for the same name; default: a new one')
+    evaluate.add_argument('--name', default='', help='of its ledger; default: evaluation- and the seeds; one that was '
+                                                     'interrupted goes on')
+    evaluate.add_argument('--station', default='yam_bimanual_sim', metavar='NAME', help='name or file')
+    evaluate.add_argument('--task', default='push_t', metavar='NAME', help='name or folder')
+    evaluate.add_argument('--json', action='store_true', help='one JSON object as the last line')
+    evaluate.set_defaults(run=run_evaluate)
 
     score = verbs.add_parser('score', help='success rate and interval from the ledgers of a campaign')
     add_campaign_option(score)
@@ -243,6 +258,44 @@ def _ledgers(options) -> list:
                                  + (', '.join(stations) or 'none'))
     return [Ledger(directory / station / 'ledger.jsonl') for station in stations
             if options.station in ('', station)]
+
+
+def run_evaluate(options) -> int:
+    import secrets
+
+    from enpire_agent.evaluation import LocalExecutor, evaluate
+    from enpire_agent.score import score
+    from enpire_bringup.paths import runs_directory
+
+    stream = options.seeds or secrets.token_hex(4)
+    executor, began = LocalExecutor(options.workers), time.monotonic()
+    shown = -math.inf
+
+    def show(text: str) -> None:
+        nonlocal shown
+        now, terminal = time.monotonic(), sys.stderr.isatty()
+        if terminal or now - shown >= 10.0:
+            shown = now
+            print(f'\r\x1b[K{text}' if terminal else text, end='' if terminal else '\n', file=sys.stderr, flush=True)
+
+    ledger = evaluate(Path(options.recipe), runs=runs_directory(), name=options.name or f'evaluation-{stream}',
+                      stream=stream, trials=options.trials, executor=executor, task=options.task,
+                      station=options.station, progress=show)
+    if sys.stderr.isatty():
+        print(file=sys.stderr)
+    lines, seconds = ledger.verify(), time.monotonic() - began
+    figures = score(lines)
+    low, high = figures.interval
+    if options.json:
+        print(json.dumps({'trials': figures.trials, 'successes': figures.successes, 'outcomes': figures.outcomes,
+                          'interval': [low, high], 'env_hash': figures.env_hash, 'seeds': stream,
+                          'executor': executor.name, 'workers': executor.workers, 'seconds': round(seconds, 1),
+                          'ledger': str(ledger.file)}))
+        return 0
+    print(f'{figures.successes} of {figures.trials} simulated trials succeeded: {100 * figures.rate:.1f} %, 95 % interval '
+          f'{100 * low:.1f} to {100 * high:.1f} %; {", ".join(f"{n} {name}" for name, n in figures.outcomes.items())}\n'
+          f'{executor.workers} workers, {seconds:.0f} s; the same again: --seeds {stream} --name <another>\n{ledger.file}')
+    return 0
 
 
 def run_score(options) -> int:

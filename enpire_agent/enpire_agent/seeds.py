@@ -21,6 +21,11 @@ def gate_seed() -> int:
     return _number(os.urandom(8)) | 1
 
 
+def evaluation_seeds(stream: str, count: int) -> list[int]:
+    """The first `count` seeds of a stream by its name; odd, as no search uses them; the same for the same name."""
+    return [_number(hashlib.sha256(f'evaluation/{stream}/{index}'.encode()).digest()) | 1 for index in range(count)]
+
+
 def check_seed(kind: str, seed: int) -> None:
     """Raises ValueError when a search would use a gate seed or a gate a search seed."""
     if kind == 'search' and seed % 2:
