@@ -44,8 +44,9 @@ from enpire_bringup.actions import BlockingActionServer, call_service  # noqa: E
 from enpire_bringup.domain_locks import DomainReservation  # noqa: E402
 from enpire_bringup.paths import share_directory  # noqa: E402
 from enpire_bringup.process_runner import StationProcesses  # noqa: E402
-from enpire_bringup.station_node import LATCHED_QOS  # noqa: E402
+from enpire_bringup.station_node import LATCHED_QOS, STATE_QOS  # noqa: E402
 from enpire_msgs.action import Reset, RunCampaign  # noqa: E402
+from enpire_msgs.msg import Verdict  # noqa: E402
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(240)]
 
@@ -65,6 +66,7 @@ class Reward:
 '''
 OPTIONS = {'only': NODES, 'camera_width': 320, 'camera_height': 240}
 AHEAD = 'return [0.3, 0.0]'
+GATE_OF_KILLED = 13      # trials: one, two for each of five processes, and two to spare
 STAY = "return observation['tip']"
 CRASH = "raise RuntimeError('lost the T')"
 
@@ -157,24 +159,38 @@ def clients_of(station):
         yield client, reset
 
 
-@pytest.fixture
-def own_station(start_station, task):
-    """(station, client, reset) for this test alone, of the task as the fixture `task` left it."""
-    station = start_station(task=str(task), **OPTIONS)
-    with clients_of(station) as (client, reset):
-        yield station, client, reset
+@contextlib.contextmanager
+def running_station(folder, episode_timeout):
+    """(station, client, reset, task's folder)"""
+    task = make_task(folder / 'push_t')
+    text = (task / 'task.yaml').read_text()
+    (task / 'task.yaml').write_text(change(text, 'episode_timeout: 5.0', f'episode_timeout: {episode_timeout}'))
+    reservation = DomainReservation()
+    try:
+        with StationProcesses(task=str(task), domain_id=reservation.domain_id, runs=folder / 'runs',
+                              **OPTIONS) as station, clients_of(station) as (client, reset):
+            yield station, client, reset, task
+    finally:
+        reservation.release()
 
 
 @pytest.fixture(scope='module')
 def _shared_station(tmp_path_factory):
-    folder = tmp_path_factory.mktemp('research')
-    reservation = DomainReservation()
-    try:
-        with StationProcesses(task=str(make_task(folder / 'push_t')), domain_id=reservation.domain_id,
-                              runs=folder / 'runs', **OPTIONS) as station, clients_of(station) as (client, _):
-            yield station, client, folder / 'push_t'
-    finally:
-        reservation.release()
+    with running_station(tmp_path_factory.mktemp('research'), 5.0) as running:
+        yield running
+
+
+@pytest.fixture(scope='module')
+def _patient_station(tmp_path_factory):
+    with running_station(tmp_path_factory.mktemp('trials'), 60.0) as running:
+        yield running
+
+
+@pytest.fixture
+def patient_station(_patient_station):
+    """(station, client, reset, task's folder); an episode may take long. Use a campaign of your own."""
+    write_recipe(_patient_station[-1] / 'recipe', AHEAD)
+    return _patient_station
 
 
 @pytest.fixture
@@ -185,7 +201,8 @@ def shared_station(_shared_station):
         shutil.rmtree(folder)
     shutil.copytree(PUSH_T / 'ideas', task / 'ideas', ignore=shutil.ignore_patterns('__pycache__'))
     write_recipe(task / 'recipe', AHEAD)
-    return _shared_station
+    station, client, _, task = _shared_station
+    return station, client, task
 
 
 def ledger_of(station, campaign='manual'):
@@ -214,8 +231,8 @@ def in_background(call):
     return outcome, thread
 
 
-def test_trials_good_and_bad_leave_complete_records_and_a_usable_station(own_station, tmp_path, task):
-    station, client, reset = own_station
+def test_trials_good_and_bad_leave_complete_records_and_a_usable_station(patient_station, tmp_path):
+    station, client, reset, task = patient_station
 
     # What the guard of a station that just comes up says stops no trial.
     reset.publish_guard_status('silent', 'no joint state has arrived yet')
@@ -245,8 +262,10 @@ def test_trials_good_and_bad_leave_complete_records_and_a_usable_station(own_sta
     assert (failed.outcome, failed.reset_success, failed.reset_attempts) == ('RESET_FAILED', False, 3)
     reset.succeeds = True
 
-    (task / 'reward.py').write_text((task / 'reward.py').read_text() + '\n# looks kinder now\n')
+    (task / 'reward.py').write_text(REWARD + '\n# looks kinder now\n')
     tampered = client.run_trial(seed=2, timeout=60)
+    (task / 'reward.py').write_text(REWARD)
+    client.listen(Verdict, 'verdict', STATE_QOS, timeout=10.0, accept=lambda verdict: verdict.env_hash == good.env_hash)
     assert tampered.outcome == 'INVALID' and 'environment was changed' in tampered.reason
 
     lines = ledger_of(station).verify()
@@ -254,16 +273,11 @@ def test_trials_good_and_bad_leave_complete_records_and_a_usable_station(own_sta
     assert len({line['env_hash'] for line in lines}) == 1
 
 
-@pytest.fixture
-def long_episodes(task):
-    text = (task / 'task.yaml').read_text()
-    (task / 'task.yaml').write_text(change(text, 'episode_timeout: 5.0', 'episode_timeout: 60.0'))
+def test_interrupted_trials_count(patient_station, tmp_path):
+    station, client, _, task = patient_station
     write_recipe(task / 'recipe', STAY)
-
-
-def test_interrupted_trials_count(long_episodes, own_station, tmp_path):
-    station, client, _ = own_station
-    trials = station.runs / 'manual' / 'station_1' / 'trials'
+    campaign = 'interrupted'
+    trials = station.runs / campaign / 'station_1' / 'trials'
 
     def running_trial():
         """The trial whose policy runs now."""
@@ -272,7 +286,7 @@ def test_interrupted_trials_count(long_episodes, own_station, tmp_path):
         return running[0] if running and (running[0] / 'policy.log').exists() else None
 
     # A camera that stops: one reason that names it, and the station goes on when it is back.
-    outcome, thread = in_background(lambda: client.run_trial(seed=2, timeout=90))
+    outcome, thread = in_background(lambda: client.run_trial(seed=2, campaign=campaign, timeout=90))
     wait_for(running_trial, 'a running policy')
     time.sleep(1.5)
     os.kill(station.pids()['cameras'], signal.SIGSTOP)
@@ -283,13 +297,13 @@ def test_interrupted_trials_count(long_episodes, own_station, tmp_path):
     assert outcome[0].outcome == 'ABORTED' and 'camera' in outcome[0].reason, outcome
 
     # The trial runner is killed: its trial is in the ledger when it is back, and only once.
-    outcome, thread = in_background(lambda: client.run_trial(seed=4, timeout=90))
+    outcome, thread = in_background(lambda: client.run_trial(seed=4, campaign=campaign, timeout=90))
     wait_for(running_trial, 'a running policy')
     trial = running_trial()
     killed = station.pids()['research']
     children = psutil.Process(killed).children(recursive=True)
     os.kill(killed, signal.SIGKILL)
-    ledger = ledger_of(station)
+    ledger = ledger_of(station, campaign)
     wait_for(lambda: len(ledger.entries()) == 2, 'the killed trial in the ledger')
     line = ledger.verify()[-1]
     assert (line['trial_id'], line['outcome'], line['seed']) == (trial.name, 'ABORTED', 4)
@@ -301,7 +315,8 @@ def test_interrupted_trials_count(long_episodes, own_station, tmp_path):
     end = time.monotonic() + 30
     while again is None:
         try:
-            again = client.run_trial(str(write_recipe(tmp_path / 'crash', CRASH)), seed=6, timeout=60)
+            again = client.run_trial(str(write_recipe(tmp_path / 'crash', CRASH)), seed=6, campaign=campaign,
+                                     timeout=60)
         except RuntimeError:
             assert time.monotonic() < end
     assert again.outcome == 'POLICY_ERROR'
@@ -366,8 +381,10 @@ def test_hold_stops_between_trials_and_cancel_ends_a_campaign_that_can_be_resume
     wait_for(lambda: client.status().state == 'HELD', 'the hold')
     count = len(ledger.entries())
     assert client.status().message.startswith('a person at the table')
-    time.sleep(2.0)
-    assert len(ledger.entries()) == count
+    started = ledger.file.parent / 'trials'
+    held = list(started.glob('*'))
+    time.sleep(1.0)      # five times as long as from the end of a trial to the beginning of the next
+    assert len(ledger.entries()) == count and list(started.glob('*')) == held
     assert client.resume().accepted
     wait_for(lambda: len(ledger.entries()) > count, 'a trial after the hold')
     stop.set()
@@ -430,7 +447,7 @@ def test_a_campaign_goes_on_when_each_process_of_the_station_is_killed_in_turn(s
     (task / 'ideas' / 'broken.py').write_text('class Policy(:\n')
     (task / 'ideas' / 'ideas.yaml').write_text(
         'ideas:\n  - {id: broken, family: other, hypothesis: It may work, files: {policy.py: broken.py}}\n')
-    goal = RunCampaign.Goal(campaign='killed', search_trials=1, gate_trials=16)
+    goal = RunCampaign.Goal(campaign='killed', search_trials=1, gate_trials=GATE_OF_KILLED)
     shown = io.StringIO()
     outcome, thread = in_background(lambda: run_shown(client, goal, Progress(shown)))
     ledger = ledger_of(station, 'killed')
@@ -469,5 +486,5 @@ def test_a_campaign_goes_on_when_each_process_of_the_station_is_killed_in_turn(s
     assert 'resuming the campaign' in shown.getvalue()
     entered = ledger.verify()
     said = [(line['kind'], line['seed'], line['recipe']) for line in entered]
-    assert len(set(said)) == len(said) == outcome[0].baseline_trials == 16, 'none is repeated, none is left out'
+    assert len(set(said)) == len(said) == outcome[0].baseline_trials == GATE_OF_KILLED, 'none is repeated, none is left out'
     assert {line['trial_id'] for line in entered} == {file.parent.name for file in trials.glob('*/started.json')}
