@@ -21,6 +21,7 @@ from enpire_bringup.configuration import ConfigurationError
 from enpire_bringup.image_messages import ImageMessageError, read_image
 from enpire_bringup.joint_state_history import JointStateMailbox
 from enpire_bringup.node_group import run_single
+from enpire_bringup.object_pose_messages import read_object_pose
 from enpire_bringup.paths import runs_directory
 from enpire_bringup.publisher_identity import PublisherIdentity
 from enpire_bringup.serialized_messages import JointStateReader
@@ -74,7 +75,7 @@ class SuccessDetector(StationNode):
         self._worker = threading.Thread(target=self._work, name='reward', daemon=True)
         self._worker.start()
         self._perception = PublisherIdentity(self, 'object_poses', 'camera_perception')
-        self.create_subscription(ObjectPose, 'object_poses', self._on_pose, STATE_QOS)
+        self.create_subscription(ObjectPose, 'object_poses', self._on_pose, STATE_QOS, raw=True)
         self.create_subscription(DiagnosticStatus, 'camera_status', self._on_camera_status, HISTORY_QOS)
         self.create_timer(LOOK_PERIOD, self._look, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
@@ -91,26 +92,22 @@ class SuccessDetector(StationNode):
         if message.name == self._camera.name:
             self._camera_problem = message.message if message.level == DiagnosticStatus.ERROR else ''
 
-    def _on_pose(self, message: ObjectPose, info: dict) -> None:
+    def _on_pose(self, data: bytes, info: dict) -> None:
         if not self._perception.accepts(info):
             if self._perception.intruder:
                 self.get_logger().error(f'{self._perception.intruder}; what it says is dropped',
                                         throttle_duration_sec=5.0)
             return
-        stamp = _nanoseconds(message.header.stamp)
-        if stamp == self._pose_stamps.get(message.object_id):
+        found = read_object_pose(data)
+        if found.stamp == self._pose_stamps.get(found.object_id):
             return      # of an image that was judged already: camera_perception has no newer one
-        self._pose_stamps[message.object_id] = stamp
+        self._pose_stamps[found.object_id] = found.stamp
         silence = self._watch.heard()
         if silence:
             self.get_logger().info(f'object poses came back after {silence:.1f} s')
-        pose = message.pose.pose
-        yaw = 2 * math.atan2(pose.orientation.z, pose.orientation.w)
-        self._frames.add_pose(stamp, message.object_id, ObjectView(
-            np.array([pose.position.x, pose.position.y, math.remainder(yaw, 2 * math.pi)
-                      if math.isfinite(yaw) else math.nan]), message.visible, message.residual,
-            message.occluded, message.visible_fraction))
-        self._try(stamp)
+        self._frames.add_pose(found.stamp, found.object_id, ObjectView(
+            found.pose, found.visible, found.residual, found.occluded, found.visible_fraction))
+        self._try(found.stamp)
 
     def _on_image(self, kind: str, message: Image) -> None:
         try:
