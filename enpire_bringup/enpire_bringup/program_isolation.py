@@ -72,7 +72,8 @@ def isolate(level: str, readable: list, scratch: str, hidden: list) -> str:
 def bubblewrap_command(command: list, own: list, imported: list, scratch: str, hidden: list) -> list:
     """`command` in a file system that has no more than the system, what it imports, its own folders and scratch."""
     bound = []
-    for path in dict.fromkeys((*SYSTEM, sys.prefix, sys.base_prefix)):
+    interpreter = os.path.dirname(os.path.dirname(os.path.abspath(sys.executable)))     # its virtual environment
+    for path in dict.fromkeys((*SYSTEM, sys.prefix, sys.base_prefix, interpreter)):
         bound += ['--ro-bind-try', path, path]
     for path in [path for pattern in DEVICES[5:] for path in glob.glob(pattern)]:
         bound += ['--dev-bind-try', path, path]
@@ -82,9 +83,13 @@ def bubblewrap_command(command: list, own: list, imported: list, scratch: str, h
         bound += ['--tmpfs', path] if os.path.isdir(path) else []
     for path in dict.fromkeys(own):
         bound += ['--ro-bind', path, path]
+    bound += ['--bind', scratch, scratch]
+    # Nobody would see what it writes into the memory behind the folders that are made here.
+    for path in ('/', '/dev', *filter(os.path.isdir, hidden)):
+        bound += ['--remount-ro', path]
     # As process 1 the program is the only one below bwrap, so that the guard finds it.
-    return ['bwrap', '--unshare-all', '--as-pid-1', '--die-with-parent', '--cap-drop', 'ALL', '--tmpfs', '/tmp', '--dev',
-            '/dev', '--proc', '/proc', *bound, '--bind', scratch, scratch, '--', *command]
+    return ['bwrap', '--unshare-all', '--as-pid-1', '--die-with-parent', '--cap-drop', 'ALL', '--dev', '/dev', '--proc',
+            '/proc', *bound, '--', *command]
 
 
 def _become_nobody(readable: list, scratch: str, hidden: list) -> bool:
