@@ -16,6 +16,7 @@ from enpire_msgs.msg import AgentEvent, StationStatus
 
 SILENCE = 12.0             # s of wall time without a status: the supervisor is gone and will come back
 RESTARTS = 5
+FORGOTTEN = 5.0            # s from the last status as feedback to one that came without: the supervisor was started anew
 ACCEPTED_WITHIN = 60.0     # s of wall time that a supervisor gets to come back
 QUIET_KINDS = ('edit',)
 
@@ -112,16 +113,22 @@ def run_shown(client, goal: RunCampaign.Goal, progress: Progress) -> RunCampaign
 def _run_once(client, goal, show: Callable[[StationStatus], None], patience: float) -> RunCampaign.Result | None:
     """The campaign's result, or None when the supervisor fell silent."""
     heard = [time.monotonic() + patience - SILENCE]
+    told: list[StationStatus] = []      # the newest one of those that came as feedback
     stop, lost, fed = threading.Event(), threading.Event(), threading.Event()
     outcome: list = []
 
     def feedback(message: RunCampaign.Feedback) -> None:
         heard[0] = time.monotonic()
+        told[:] = [message.status]
         fed.set()
         show(message.status)
 
     def cancelled() -> bool:
-        if time.monotonic() - heard[0] > SILENCE:
+        status = client.status(timeout=0.0)
+        # The feedback of a goal is what the supervisor says of the station at that moment, so one that speaks of the
+        # station and not of our goal does not know it.
+        forgotten = told and status is not None and _stamp(status) - _stamp(told[0]) > FORGOTTEN
+        if forgotten or time.monotonic() - heard[0] > SILENCE:
             lost.set()
         return stop.is_set() or lost.is_set()
 
@@ -150,5 +157,5 @@ def _run_once(client, goal, show: Callable[[StationStatus], None], patience: flo
     return ended
 
 
-def _stamp(event: AgentEvent) -> float:
-    return event.header.stamp.sec + event.header.stamp.nanosec * 1e-9
+def _stamp(message: AgentEvent | StationStatus) -> float:
+    return message.header.stamp.sec + message.header.stamp.nanosec * 1e-9
