@@ -210,11 +210,12 @@ class Campaign:
         settings, best = self.state.settings, self.state.best
         if any(attempt.recipe == best.commit for attempt in self.state.attempts):
             return ''
+        if not best.iteration:      # its attempt at the gate was the baseline; search seeds cannot say more
+            baseline = self.state.baseline
+            return f'the recipe it starts from passes the gate: {baseline}' if baseline.passed else ''
         results = [success for success, _ in best.results.values()]
         if len(results) >= settings.search_trials and sum(results) >= settings.goal * len(results):
             return f'the goal of {settings.goal:.0%} is reached on the search seeds'
-        if not best.iteration and best.trials and best.successes >= settings.goal * best.trials:
-            return f'the goal of {settings.goal:.0%} is reached by the recipe it starts from'
         return ''
 
     def _next_iteration(self) -> Iteration | None:

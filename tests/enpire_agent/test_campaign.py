@@ -103,6 +103,23 @@ def test_the_best_recipe_is_tried_on_where_it_is_known_less_than_the_candidate(m
     assert len(state.best.results) == kept.trials + len(tried_on) == equal.trials - 1
 
 
+def test_a_strong_starting_recipe_that_does_not_pass_the_gate_is_improved(make_campaign, monkeypatch):
+    monkeypatch.setattr('enpire_agent.racing.MOST_TRIALS', 4)
+    campaign, world, _ = make_campaign(goal=0.5, gate_trials=2, search_trials=1, max_iterations=2)
+    world.rate_of = lambda parameters: 1.0
+    world.forced[2] = 'TIMEOUT'
+    state = campaign.run()
+    assert state.baseline.successes == 1, 'the goal is reached on fresh seeds'
+    assert state.best.results and state.best.iteration and state.gate.passed
+
+
+def test_a_campaign_whose_starting_recipe_passes_the_gate_is_over(make_campaign):
+    campaign, world, _ = make_campaign(gate_trials=5)
+    world.rate_of = lambda parameters: 1.0
+    state = campaign.run()
+    assert 'passes the gate: 5/5' in state.finished and world.count == 5
+
+
 def test_a_failed_gate_leads_back_to_the_search_and_another_recipe_gets_fresh_seeds(make_campaign):
     campaign, world, recorder = make_campaign(goal=0.5)
     state = campaign.run()
