@@ -164,8 +164,8 @@ class DistanceTable:
     def look_up(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Signed distance (m), its gradient's x and y, place on the outline (m), each of x's shape."""
         cells = self._table.take(self._cells(y) * self.CELLS + self._cells(x), axis=0)
-        offset, gx, gy, along = np.moveaxis(cells, -1, 0)
-        return offset + gx * x + gy * y, gx, gy, along
+        gx, gy = cells[..., 1], cells[..., 2]
+        return cells[..., 0] + gx * x + gy * y, gx, gy, cells[..., 3]
 
     def _cells(self, place: np.ndarray) -> np.ndarray:
         cells = (place + self.half) * (1.0 / self.cell)
