@@ -74,6 +74,10 @@ def _abandoned_line(file: Path, mine_ended: bool) -> dict | None:
     except (OSError, ValueError, KeyError) as error:
         _log.error('%s: cannot be read (%s), so this trial cannot be entered in the ledger', file, error)
         return None
+    if started['trial_id'] != file.parent.name:
+        _log.error('%s: is of trial %s, not of this one: it was copied here, and is not entered', file,
+                   started['trial_id'])
+        return None
     if _is_alive(process) and not (mine_ended and process['pid'] == os.getpid()):
         return None
     if (file.parent / RESULT).is_file():
@@ -91,6 +95,8 @@ def _abandoned_line(file: Path, mine_ended: bool) -> dict | None:
 
 def _line_of_result(folder: Path) -> dict:
     content = read_result(folder)
+    if content.get('trial_id') != folder.name:
+        raise ConfigurationError(f'{folder / RESULT}: is of trial {content.get("trial_id")}, not of this one')
     line = {key: content.get(key) for key in TrialReport(_NO_REQUEST).ledger_line()}
     if line['verdict']:
         line['verdict'].pop('checks', None)

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Mapping
 
 import pytest
 
@@ -128,17 +129,16 @@ def world():
 
 @pytest.fixture
 def make_recipe(campaign):
-    """make_recipe(policy.py, **further files) -> its folder; it lies among the results, as that of a campaign does."""
+    """make_recipe(policy.py, further files by name) -> its folder; it lies among the results, as that of a campaign does."""
     folder = campaign.runs / 'attempts' / 'station_1' / 'recipe'
 
-    def make(policy: str, **files: str) -> Path:
+    def make(policy: str, files: Mapping[str, str] = {}) -> Path:
         folder.mkdir(parents=True)
         (folder / 'recipe.yaml').write_text('method: cheat\nparameters: {}\n')
         (folder / 'policy.py').write_text(policy)
         for name, text in files.items():
-            file = folder / name.replace('__', '/').replace('_py', '.py').replace('_yaml', '.yaml')
-            file.parent.mkdir(exist_ok=True)
-            file.write_text(text)
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).write_text(text)
         return folder
 
     yield make
