@@ -24,6 +24,9 @@ class ChangedStation:
     def environment_changes(self):
         return ['reward.py was changed']
 
+    def now(self):
+        return -1
+
 
 @pytest.fixture
 def request_for(tmp_path, recipe):
