@@ -16,7 +16,7 @@ from rclpy.impl.implementation_singleton import rclpy_implementation as _rclpy
 
 KNOWN_RCLPY = '9'      # major version of rclpy whose inner parts MessageExecutor knows
 MOST_MESSAGES = 20     # of one subscription before the others get their turn
-EVENT_PERIOD = 0.5     # s of wall time within which events of the middleware are told: only people read them
+EVENT_PERIOD = 1.0     # s of wall time within which events of the middleware are told: only people read them
 
 
 def fastest_executor(**kwargs) -> SingleThreadedExecutor:

@@ -64,6 +64,13 @@ def wait_for(condition, seconds: float, what: str):
     pytest.fail(f'waited {seconds} s in vain for {what}')
 
 
+def test_the_clock_wakes_no_node_of_the_station(client):
+    node = client.client.node
+    wait_for(lambda: node.count_publishers('clock') == 1, 10.0, 'the publisher of the clock')
+    client.verdict()      # by now the graph is known
+    assert [entry.node_name for entry in node.get_subscriptions_info_by_topic('clock')] == []
+
+
 def does_it(verb) -> bool:
     """Whether a verb works; it may not, while nodes find each other again."""
     try:
