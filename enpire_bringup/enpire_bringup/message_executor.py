@@ -201,9 +201,9 @@ class _WaitingEntities:
             subscriptions += _held(node.subscriptions, enter)
             timers += _held(node.timers, enter)
             self._guards += _held(node.guards, enter)
-        own = [guard.handle for guard in (executor._guard, executor._sigint_gc) if guard is not None]
-        for handle in own:
-            enter(handle)
+        # They are gone once the executor was shut down.
+        own = [guard.handle for guard in (executor._guard, executor._sigint_gc)
+               if guard is not None and _is_alive(guard.handle, enter)]
         self._guard_handles = [guard.handle for guard in self._guards] + own + [bell]
         enter(self._context.handle)
         self._set = _rclpy.WaitSet(len(subscriptions), len(self._guard_handles), len(timers), 0, 0, 0,
