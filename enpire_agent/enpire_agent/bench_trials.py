@@ -48,8 +48,10 @@ def run(trials: int, *, station: str = 'yam_bimanual_sim', task: str = 'push_t',
 
 
 def strong_recipe(task: Task, folder: Path) -> tuple[Path, str]:
-    """(a recipe in `folder`, its name): the first of the idea library that is a whole policy and needs no training, else
-    the task's own."""
+    """(a recipe in `folder`, its name): the first of the idea library that is a whole policy and needs no training.
+
+    Where there is none: the task's own recipe.
+    """
     shutil.copytree(task.recipe, folder)
     ideas = task.directory / 'ideas' / 'ideas.yaml'
     for idea in load_ideas(ideas) if ideas.is_file() else ():

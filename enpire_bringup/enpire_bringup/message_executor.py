@@ -30,8 +30,8 @@ class MessageExecutor(SingleThreadedExecutor):
 
     rclpy builds a wait set for every callback, runs the callback as a coroutine and wakes itself twice around it. Here
     the wait set stays until the node's entities change. Services, clients, actions, guard conditions, tasks and
-    callbacks that are coroutines go rclpy's way; all callbacks run in the thread that spins. What comes rarely is waited
-    for in a thread of its own: each entity of a wait set costs about a microsecond whenever a message comes.
+    callbacks that are coroutines go rclpy's way; all callbacks run in the thread that spins. What comes rarely is
+    waited for in a thread of its own: each entity of a wait set costs about a microsecond whenever a message comes.
     (rclpy's own EventsExecutor delivers nothing in the wheels of PyPI.)
     """
 

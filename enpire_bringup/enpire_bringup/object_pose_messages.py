@@ -50,8 +50,11 @@ class ObjectPoseWriter:
 
     def write(self, stamp: int, pose: np.ndarray, covariance: np.ndarray, *, visible: bool, occluded: bool,
               visible_fraction: float, residual: float) -> bytes:
-        """The message, for `Publisher.publish`. stamp: ns; pose (3,): x, y (m), yaw (rad), with its covariance (3, 3); of
-        the other axes it is 0: the object lies on the table."""
+        """The message, for `Publisher.publish`.
+
+        stamp: ns; pose (3,): x, y (m), yaw (rad), with its covariance (3, 3); the other axes have none: the object lies
+        on the table.
+        """
         buffer = self._buffer
         x, y, yaw = pose.tolist()
         full = np.zeros(36)

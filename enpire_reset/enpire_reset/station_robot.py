@@ -134,7 +134,8 @@ class StationRobot:
         if not self._wait_for(enough, timeout, POSE_CHECK):
             raise CameraSilent(f'locate: {len(fresh)} of {images} images with {name} or without it came within '
                                f'{timeout:g} s; do the camera and camera_perception run?')
-        return [Sighting(tuple(found.pose.tolist()), found.visible, found.visible_fraction) for found in fresh[-images:]]
+        return [Sighting(tuple(found.pose.tolist()), found.visible, found.visible_fraction)
+                for found in fresh[-images:]]
 
     def photograph(self, camera: str, timeout: float) -> np.ndarray:
         topic = self._station.cameras[camera].image_topic
