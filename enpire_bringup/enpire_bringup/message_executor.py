@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import inspect
-import threading
-from contextlib import ExitStack, contextmanager
+import time
+from contextlib import ExitStack
 from importlib.metadata import version
-from typing import Any, Callable, Iterator
+from typing import Any, Callable
 
 from rclpy.callback_groups import CallbackGroup
 from rclpy.event_handler import EventHandler
@@ -16,7 +16,7 @@ from rclpy.impl.implementation_singleton import rclpy_implementation as _rclpy
 
 KNOWN_RCLPY = '9'      # major version of rclpy whose inner parts MessageExecutor knows
 MOST_MESSAGES = 20     # of one subscription before the others get their turn
-EVENT_PERIOD = 1.0     # s of wall time within which events of the middleware are told: only people read them
+EVENT_PERIOD = 0.1     # s of wall time within which events of the middleware are told to a node that has other work
 
 
 def fastest_executor(**kwargs) -> SingleThreadedExecutor:
@@ -30,9 +30,7 @@ class MessageExecutor(SingleThreadedExecutor):
 
     rclpy builds a wait set for every callback, runs the callback as a coroutine and wakes itself twice around it. Here
     the wait set stays until the node's entities change. Services, clients, actions, guard conditions, tasks and
-    callbacks that are coroutines go rclpy's way; all callbacks run in the thread that spins. What comes rarely is
-    waited for in a thread of its own: each entity of a wait set costs about a microsecond whenever a message comes.
-    (rclpy's own EventsExecutor delivers nothing in the wheels of PyPI.)
+    callbacks that are coroutines go rclpy's way. (rclpy's own EventsExecutor delivers nothing in the wheels of PyPI.)
     """
 
     def __init__(self, **kwargs):
@@ -66,12 +64,10 @@ class MessageExecutor(SingleThreadedExecutor):
         while self._context.ok() and not self._is_shutdown:
             self._stale = False
             with ExitStack() as held:
-                rare = _RareEntities(self, held)
-                waiting = _WaitingEntities(self, rare.bell, held)
+                waiting = _WaitingEntities(self, held)
                 while not self._stale and not self._is_shutdown:
                     if waiting.serve():
-                        with rare.stopped():
-                            self._serve_others()
+                        self._serve_others()
 
     def _serve_others(self) -> None:
         """All that is ready now, rclpy's way.
@@ -90,125 +86,48 @@ class MessageExecutor(SingleThreadedExecutor):
                 pass
 
 
-_KINDS = ('guard_condition', 'service', 'client', 'subscription', 'timer')     # that actions consist of, too
-
-
-class _RareEntities:
-    """Services, clients, actions and events of the middleware: a thread waits for them and rings `bell`, a guard
-    condition, when one of them is ready. `held` keeps the handles from being destroyed, and ends the thread."""
+class _WaitingEntities:
+    """One wait set for everything that an executor's nodes wait for. `held` keeps the handles from being destroyed."""
 
     def __init__(self, executor: MessageExecutor, held: ExitStack):
+        self._executor = executor
         self._context = executor.context
+        nodes = executor.get_nodes()
         enter = held.enter_context
-        clients, services, waitables = [], [], []
-        for node in executor.get_nodes():
+        subscriptions, timers, clients, services, self._guards, waitables = [], [], [], [], [], []
+        for node in nodes:
+            subscriptions += _held(node.subscriptions, enter)
+            timers += _held(node.timers, enter)
             clients += _held(node.clients, enter)
             services += _held(node.services, enter)
-            waitables += [waitable for waitable in node.waitables if _is_alive(waitable, enter)]
-        self._actions = [waitable for waitable in waitables if not isinstance(waitable, EventHandler)]
-        self._events = [waitable for waitable in waitables if isinstance(waitable, EventHandler)]
-        self.bell = _rclpy.GuardCondition(self._context.handle)
-        self._call_back = _rclpy.GuardCondition(self._context.handle)      # what the thread itself is woken by
-        enter(self.bell)
-        enter(self._call_back)
-        enter(self._context.handle)
-        counts = [0, 1, 0, len(clients), len(services), 0]
-        for waitable in self._actions:
+            self._guards += _held(node.guards, enter)
+            waitables += node.waitables
+        self._own_guards = [guard for guard in (executor._guard, executor._sigint_gc) if guard is not None]
+        for guard in self._own_guards:
+            enter(guard.handle)
+        self._events: list[EventHandler] = []       # of the middleware: QoS that do not match, and the like
+        self._actions = []
+        counts = [len(subscriptions), len(self._guards) + len(self._own_guards), len(timers), len(clients),
+                  len(services), 0]
+        for waitable in waitables:
+            try:
+                enter(waitable)
+            except InvalidHandle:
+                continue
+            (self._events if isinstance(waitable, EventHandler) else self._actions).append(waitable)
             number = waitable.get_num_entities()
             counts = [a + b for a, b in zip(counts, (
                 number.num_subscriptions, number.num_guard_conditions, number.num_timers, number.num_clients,
                 number.num_services, number.num_events))]
-        self._set = _rclpy.WaitSet(*counts, self._context.handle)
-        # To wait for the events of a subscription is to be woken by its messages: they are asked now and then.
-        self._event_set = _rclpy.WaitSet(0, 0, 0, 0, 0, len(self._events), self._context.handle)
-        self._groups = _by_group(((self._set.add_client, clients), (self._set.add_service, services)))
-        self._ending = False
-        self._left_out = False                  # something whose callback group has a callback under way
-        self._served = threading.Event()        # since the bell was rung
-        # An action is told its places in the wait set that it was put into last: one set at a time.
-        self._one_set = threading.Lock()
-        self._thread = threading.Thread(target=self._run, daemon=True, name=f'{threading.current_thread().name} (rare)')
-        self._thread.start()
-        held.callback(self._end)
-
-    @contextmanager
-    def stopped(self) -> Iterator[None]:
-        """While whoever spins serves all that is ready."""
-        with self._one_set:
-            yield
-        self._served.set()
-        if self._left_out:
-            self._call_back.trigger_guard_condition()
-
-    def _run(self) -> None:
-        while not self._ending:
-            with self._one_set:
-                self._fill()
-            self._set.wait(round(EVENT_PERIOD * 1e9) if self._events else -1)
-            if self._ending or not self._context.ok():
-                return
-            ready = {kind: self._set.get_ready_entities(kind) for kind in _KINDS}
-            if self._call_back.pointer in ready['guard_condition'] or not any(ready.values()) and not self._happened():
-                continue
-            self._served.clear()
-            if self._ending:      # and said so by `served` before it was cleared
-                return
-            self.bell.trigger_guard_condition()
-            self._served.wait()
-
-    def _fill(self) -> None:
-        wait_set, self._left_out = self._set, False
-        wait_set.clear_entities()
-        wait_set.add_guard_condition(self._call_back)
-        for group, (entity, entries) in self._groups.items():
-            if group.can_execute(entity):
-                for add, handle in entries:
-                    add(handle)
-            else:
-                self._left_out = True
-        for action in self._actions:
-            if action.callback_group.can_execute(action):
-                action.add_to_wait_set(wait_set)
-            else:
-                self._left_out = True
-
-    def _happened(self) -> bool:
-        """Whether there is an event of the middleware."""
-        with self._one_set:
-            self._event_set.clear_entities()
-            for event in self._events:
-                event.add_to_wait_set(self._event_set)
-            self._event_set.wait(0)
-            return any([event.is_ready(self._event_set) for event in self._events])
-
-    def _end(self) -> None:
-        self._ending = True
-        self._served.set()
-        self._call_back.trigger_guard_condition()
-        self._thread.join()
-
-
-class _WaitingEntities:
-    """One wait set for the messages, timers and guard conditions of an executor's nodes, and for `bell`.
-    `held` keeps the handles from being destroyed."""
-
-    def __init__(self, executor: MessageExecutor, bell, held: ExitStack):
-        self._executor = executor
-        self._context = executor.context
-        enter = held.enter_context
-        subscriptions, timers, self._guards = [], [], []
-        for node in executor.get_nodes():
-            subscriptions += _held(node.subscriptions, enter)
-            timers += _held(node.timers, enter)
-            self._guards += _held(node.guards, enter)
-        # They are gone once the executor was shut down.
-        own = [guard.handle for guard in (executor._guard, executor._sigint_gc)
-               if guard is not None and _is_alive(guard.handle, enter)]
-        self._guard_handles = [guard.handle for guard in self._guards] + own + [bell]
         enter(self._context.handle)
-        self._set = _rclpy.WaitSet(len(subscriptions), len(self._guard_handles), len(timers), 0, 0, 0,
-                                   self._context.handle)
-        self._groups = _by_group(((self._set.add_subscription, subscriptions), (self._set.add_timer, timers)))
+        self._set = _rclpy.WaitSet(*counts, self._context.handle)
+        self._events_due = 0.0      # monotonic s
+        # A callback group lets all of its entities wait, or none: each is asked once.
+        self._groups: dict[CallbackGroup, tuple[Any, list[tuple[Callable, Any]]]] = {}
+        for add, entities in ((self._set.add_subscription, subscriptions), (self._set.add_timer, timers),
+                              (self._set.add_client, clients), (self._set.add_service, services)):
+            for entity in entities:
+                self._groups.setdefault(entity.callback_group, (entity, []))[1].append((add, entity.handle))
         self._by_pointer = {entity.handle.pointer: entity for entity in subscriptions}
         self._direct = {entity for entity in subscriptions if not inspect.iscoroutinefunction(entity.callback)}
         self._plain_timers = {timer.handle.pointer: timer for timer in timers if _is_plain(timer.callback)}
@@ -221,18 +140,23 @@ class _WaitingEntities:
             if group.can_execute(entity):
                 for add, handle in entries:
                     add(handle)
-        for handle in self._guard_handles:
-            wait_set.add_guard_condition(handle)
-        wait_set.wait(-1)
+        for entity in self._guards:
+            wait_set.add_guard_condition(entity.handle)
+        for entity in self._own_guards:
+            wait_set.add_guard_condition(entity.handle)
+        # To ask for each event takes as long as to take a message, and they are only told to people.
+        now = time.monotonic()
+        with_events = now >= self._events_due
+        waitables = self._actions + self._events if with_events else self._actions
+        if with_events:
+            self._events_due = now + EVENT_PERIOD
+        for entity in waitables:
+            if entity.callback_group.can_execute(entity):
+                entity.add_to_wait_set(wait_set)
+        wait_set.wait(-1 if with_events else round(EVENT_PERIOD * 1e9))
         if not self._context.ok():
             raise ExternalShutdownException()
-        others = False
-        rung = wait_set.get_ready_entities('guard_condition')
-        if rung:
-            for guard in self._guards:
-                # The wait has reset it: rclpy's part has to learn that it was triggered.
-                guard._executor_triggered |= guard.handle.pointer in rung
-            others = True
+        others = self._others_are_ready(waitables)
         for pointer in wait_set.get_ready_entities('timer'):
             timer = self._plain_timers.get(pointer)
             if timer is None:
@@ -240,12 +164,23 @@ class _WaitingEntities:
             else:
                 _call(timer)
         for pointer in wait_set.get_ready_entities('subscription'):
-            subscription = self._by_pointer[pointer]
+            subscription = self._by_pointer.get(pointer)      # else it belongs to an action client
             if subscription in self._direct:
                 self._take(subscription)
             else:
                 others = True
         return others
+
+    def _others_are_ready(self, waitables) -> bool:
+        wait_set = self._set
+        ready = wait_set.get_ready_entities('guard_condition')
+        if ready:
+            for guard in self._guards:
+                # The wait has reset it: rclpy's part has to learn that it was triggered.
+                guard._executor_triggered |= guard.handle.pointer in ready
+            return True
+        return bool(wait_set.get_ready_entities('service') or wait_set.get_ready_entities('client')
+                    or any(waitable.is_ready(wait_set) for waitable in waitables))
 
     def _take(self, subscription) -> None:
         executor = self._executor
@@ -264,27 +199,14 @@ class _WaitingEntities:
 
 def _held(entities, enter) -> list:
     """The entities that are not destroyed yet; they stay until the executor lets go of them."""
-    return [entity for entity in entities if _is_alive(entity.handle, enter)]
-
-
-def _is_alive(handle, enter) -> bool:
-    try:
-        enter(handle)
-    except InvalidHandle:
-        return False
-    return True
-
-
-def _by_group(kinds) -> dict[CallbackGroup, tuple[Any, list[tuple[Callable, Any]]]]:
-    """Group -> (one of its entities, what adds each of them to a wait set with its handle), of (adds, entities) each.
-
-    A callback group lets all of its entities wait, or none: it is asked once.
-    """
-    groups: dict[CallbackGroup, tuple[Any, list[tuple[Callable, Any]]]] = {}
-    for add, entities in kinds:
-        for entity in entities:
-            groups.setdefault(entity.callback_group, (entity, []))[1].append((add, entity.handle))
-    return groups
+    alive = []
+    for entity in entities:
+        try:
+            enter(entity.handle)
+        except InvalidHandle:
+            continue
+        alive.append(entity)
+    return alive
 
 
 def _is_plain(callback) -> bool:

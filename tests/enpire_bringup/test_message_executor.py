@@ -189,12 +189,6 @@ def test_an_error_in_a_callback_comes_out_of_spin():
         assert str(spun.crash) == 'broken'
 
 
-def test_the_thread_that_waits_for_rare_things_ends_with_the_node():
-    with Spun() as spun:
-        spun.until(lambda: any(thread.name.endswith('(rare)') for thread in threading.enumerate()))
-    assert not [thread.name for thread in threading.enumerate() if thread.name.endswith('(rare)')]
-
-
 def test_an_idle_node_uses_no_processor(spun):
     time.sleep(0.5)
     before = time.process_time()
