@@ -103,12 +103,14 @@ def watch(program: int, job: dict, output: int, wake: int) -> int:
                     os.kill(inmost(program, job), NO_ANSWER)
                 else:
                     kill_descendants()
-                    return reap(program) or signal.SIGKILL
+                    ended = reap(program)
+                    status = signal.SIGKILL if ended is None else ended
+                    break
         now = time.monotonic()
         if now >= look_at:
             look_at = now + LOOK_PERIOD
             stop = stop or taken_too_much(inmost(program, job), job)
-        if stop and kill_at is None:
+        if stop and kill_at is None and status is None:
             kill_at = now + STOPPED_WITHIN
             os.kill(inmost(program, job), stop)
         if kill_at is not None and now >= kill_at and status is None:

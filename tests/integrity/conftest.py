@@ -25,8 +25,6 @@ from enpire_bringup.station import load_station
 from enpire_bringup.task import Task, load_task
 
 
-
-
 @dataclass
 class CheatedCampaign:
     """runs/c with two stations, their ledgers, trials, Git repositories and remote; a frozen task; a signing key."""
@@ -59,13 +57,13 @@ class CheatedCampaign:
                                       os.lstat(file).st_mtime_ns) for file in sorted(files)]
 
 
-@pytest.fixture(scope='module')
+@pytest.fixture(scope='session')
 def campaign(tmp_path_factory) -> CheatedCampaign:
     top = tmp_path_factory.mktemp('campaign')
     shutil.copytree(share_directory() / 'tasks' / 'push_t', top / 'push_t')
     file = top / 'push_t' / 'task.yaml'
     text = file.read_text()
-    file.write_text(text.replace('max_late_steps: 90', 'max_late_steps: 10'))
+    file.write_text(text.replace('max_late_steps: 90', 'max_late_steps: 6'))
     assert file.read_text() != text
     task, station, runs = load_task(top / 'push_t'), load_station('yam_bimanual_sim'), top / 'runs'
     manifest = freeze(runs, task, station)
@@ -110,9 +108,11 @@ def untouched(campaign):
     assert campaign.state() == campaign.before
 
 
-@pytest.fixture(autouse=True)
-def _results_lie_in_runs(campaign, monkeypatch):
-    monkeypatch.setenv('ENPIRE_RUNS', str(campaign.runs))
+@pytest.fixture(scope='module', autouse=True)
+def _results_lie_in_runs(campaign):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('ENPIRE_RUNS', str(campaign.runs))
+        yield
 
 
 @pytest.fixture(scope='module')

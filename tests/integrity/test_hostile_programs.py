@@ -73,8 +73,8 @@ def run(recipe: Path, task, log: Path | None = None, steps: int = 40) -> list:
 FAILURES = {
     'exits': ('os._exit(0)', '', 'exited with code 0'),
     'kills_itself': ('os.kill(os.getpid(), 9)', '', r'signal 9 \(SIGKILL\)'),
-    'stops_itself': ('os.kill(os.getpid(), signal.SIGSTOP)', '', 'no valid action for 10 steps in a row'),
-    'pauses': ('time.sleep(60)', '', 'no valid action for 10 steps in a row'),
+    'stops_itself': ('os.kill(os.getpid(), signal.SIGSTOP)', '', 'no valid action for 6 steps in a row'),
+    'pauses': ('time.sleep(60)', '', 'no valid action for 6 steps in a row'),
     'closes_its_pipes': ('os.closerange(3, 64)', '', r'Bad file descriptor|closed its pipe|exited with code 1'),
     'forges_its_start': ('', "forge(1, {'constants': {}, 'isolation': 'none', 'process': 1})", 'forged an answer'),
     'forges_a_start_that_is_none': ('', 'forge(1, 5)', 'forged the answer to its start'),
