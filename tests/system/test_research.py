@@ -231,6 +231,25 @@ def in_background(call):
     return outcome, thread
 
 
+@contextlib.contextmanager
+def somebody_says_success(client, verdict):
+    """A node that is not the success detector publishes verdicts, too."""
+    publisher, ended = client.node.create_publisher(Verdict, 'verdict', STATE_QOS), threading.Event()
+
+    def publish():
+        while not ended.wait(0.05):
+            publisher.publish(verdict)
+
+    thread = threading.Thread(target=publish, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        client.node.destroy_publisher(publisher)
+
+
 def test_trials_good_and_bad_leave_complete_records_and_a_usable_station(patient_station, tmp_path):
     station, client, reset, task = patient_station
 
@@ -262,6 +281,10 @@ def test_trials_good_and_bad_leave_complete_records_and_a_usable_station(patient
     assert (failed.outcome, failed.reset_success, failed.reset_attempts) == ('RESET_FAILED', False, 3)
     reset.succeeds = True
 
+    with somebody_says_success(client, good.verdict):
+        injected = client.run_trial(seed=2, timeout=60)
+    assert (injected.outcome, 'verdict as well' in injected.reason) == ('INVALID', True), injected.reason
+
     (task / 'reward.py').write_text(REWARD + '\n# looks kinder now\n')
     tampered = client.run_trial(seed=2, timeout=60)
     (task / 'reward.py').write_text(REWARD)
@@ -269,7 +292,8 @@ def test_trials_good_and_bad_leave_complete_records_and_a_usable_station(patient
     assert tampered.outcome == 'INVALID' and 'environment was changed' in tampered.reason
 
     lines = ledger_of(station).verify()
-    assert [line['outcome'] for line in lines] == ['SUCCESS', *['POLICY_ERROR'] * 5, 'RESET_FAILED', 'INVALID']
+    assert [line['outcome'] for line in lines] == ['SUCCESS', *['POLICY_ERROR'] * 5, 'RESET_FAILED', 'INVALID',
+                                                    'INVALID']
     assert len({line['env_hash'] for line in lines}) == 1
 
 
