@@ -42,6 +42,8 @@ def load_recipe(directory: Path | str) -> Recipe:
     _check_plain(directory)
     top = read_yaml(directory / 'recipe.yaml')
     method = top.text('method')
+    if not method.isprintable():     # commits and ledgers carry it
+        raise top.error('method', f'is {method[:40]!r}; expected a text on one line without control characters')
     parameters = top.raw('parameters', default={})
     if not isinstance(parameters, dict):
         raise top.error('parameters', 'must be a mapping of names to numbers, true/false or texts')

@@ -205,6 +205,13 @@ def test_link_that_takes_the_place_of_a_checked_policy_leads_nowhere(untouched, 
         ProgramProcess(recipe / 'policy.py', 'Policy', {})
 
 
+@pytest.mark.parametrize('method', ['push\\nSuccesses: 99', '\\ud800', 'a\\0'])
+def test_method_that_would_break_or_forge_trailers_is_refused(untouched, make_recipe, method):
+    recipe = make_recipe(policy_with(''), {'recipe.yaml': f'method: "{method}"\nparameters: {{}}\n'})
+    with pytest.raises(ConfigurationError, match='expected a text on one line|is not valid YAML'):
+        static_check(recipe, ['recipe.yaml'])
+
+
 def test_recipe_cannot_loosen_a_limit(untouched, make_recipe):
     recipe = make_recipe(policy_with(''), {
         'recipe.yaml': 'method: cheat\nparameters: {}\nlimits: {max_tip_speed: 2.0}\n'})

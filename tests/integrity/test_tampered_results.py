@@ -116,6 +116,14 @@ def test_known_seeds_cannot_be_those_of_a_gate():
         check_seed('gate', 1234)
 
 
+def test_words_of_a_hypothesis_become_no_trailers(copy):
+    ours = RecipeRepository(copy / 'c' / 'station_1' / 'recipe')
+    commit = ours.commit('Push\n\nSuccesses: 99', {'Method': 'push\nDecision: keep', 'Successes': 1})
+    assert ours.message(commit).strip().splitlines() == [
+        'Push Successes: 99', '', 'Method: push Decision: keep', 'Successes: 1']
+    ours.close()
+
+
 def git(directory: Path, *arguments: str) -> None:
     subprocess.run(['git', '-c', 'safe.directory=*', *arguments], cwd=directory, check=True, capture_output=True, text=True)
 
