@@ -244,17 +244,19 @@ def test_a_raising_program_is_reported_with_file_and_line(program):
 def test_a_program_that_cannot_start_says_why(tmp_path, source, message):
     file = tmp_path / 'program.py'
     file.write_text(source)
+    before = children_of(os.getpid())
     with pytest.raises(ProgramError, match=message):
         ProgramProcess(file, 'Program', {})
-    assert until(lambda: not children_of(os.getpid()))
+    assert until(lambda: not children_of(os.getpid()) - before)
 
 
 def test_a_program_that_hangs_while_loading_is_ended(tmp_path):
     file = tmp_path / 'program.py'
     file.write_text('while True: pass\n')
+    before = children_of(os.getpid())
     with pytest.raises(ProgramTimeout, match='within 300 ms'):
         ProgramProcess(file, 'Program', {}, start_timeout=0.3)
-    assert until(lambda: not children_of(os.getpid()))
+    assert until(lambda: not children_of(os.getpid()) - before)
 
 
 def test_a_late_answer_is_not_taken_for_the_next_one(program):

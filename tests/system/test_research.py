@@ -396,7 +396,8 @@ def test_a_campaign_improves_tells_a_second_station_and_reports(shared_station, 
 
 def test_hold_stops_between_trials_and_cancel_ends_a_campaign_that_can_be_resumed(shared_station):
     station, client, _ = shared_station
-    goal = RunCampaign.Goal(campaign='held', search_trials=2, gate_trials=3)
+    # A recipe that always succeeds would be raced for long.
+    goal = RunCampaign.Goal(campaign='held', search_trials=2, gate_trials=3, max_trials=12)
     stop = threading.Event()
     outcome, thread = in_background(lambda: client.run_campaign(goal, timeout=150, cancelled=stop.is_set))
     ledger = ledger_of(station, 'held')
