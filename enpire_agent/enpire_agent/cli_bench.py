@@ -1,4 +1,5 @@
-"""Verbs that measure: enpire bench verdict, perception, planning, reset, lockstep, memory, fleet, campaign."""
+"""Verbs that measure: enpire bench verdict, perception, planning, reset, lockstep, memory, fleet, campaign,
+gym-pusht."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ import sys
 
 def add_verbs(verbs) -> None:
     bench = verbs.add_parser('bench', help='measure this machine: verdict, perception, planning, reset, lockstep, '
-                                               'memory, fleet, campaign')
+                                               'memory, fleet, campaign, gym-pusht')
     kinds = bench.add_subparsers(title='what to measure', metavar='WHAT', required=True)
 
     verdict = kinds.add_parser('verdict', help='latency from a camera frame to its verdict')
@@ -57,6 +58,17 @@ def add_verbs(verbs) -> None:
     fleet.add_argument('--recipes', type=_count, default=200, metavar='N')
     fleet.add_argument('--stations', type=_count, default=2, metavar='N')
     _add_common(fleet, run_fleet)
+
+
+    pusht = kinds.add_parser('gym-pusht', help='a recipe in the bare loop of the package gym-pusht (optional extra)')
+    pusht.add_argument('--recipe', default='planned_pushes', metavar='NAME',
+                       help='folder, or start, planned_pushes, cloned_pushes')
+    pusht.add_argument('--trials', type=_count, default=500, metavar='N')
+    pusht.add_argument('--first-seed', type=_count, default=10000, metavar='N')
+    pusht.add_argument('--level', choices=('state', 'keypoints', 'pixels'), default='state',
+                       help='what the policy gets to see')
+    pusht.add_argument('--json', action='store_true', help='one JSON object as the last line')
+    pusht.set_defaults(run=run_gym_pusht)
 
 
 def _add_common(parser: argparse.ArgumentParser, run) -> None:
@@ -129,6 +141,16 @@ def run_planning(options) -> int:
     jitter = '  '.join(f'{name} {value:.2f}' for name, value in figures['jitter_ms'].items())
     print(f'{"late wake-ups of this machine":30} ms: {jitter}')
     return _finish(options, figures, figures['solved'] >= 0.99 * figures['pairs'])
+
+
+def run_gym_pusht(options) -> int:
+    from enpire_agent.bench_gym_pusht import run
+
+    figures = run(options.recipe, level=options.level, trials=options.trials, first_seed=options.first_seed,
+                  report=lambda text: _report(text) if text.split()[0].endswith('0') else None)
+    print(f'{options.recipe} ({options.level}): {figures["successes"]} of {figures["trials"]} trials succeeded, '
+          f'{figures["mean_steps"]:g} steps and {figures["seconds_per_trial"]:g} s of CPU time of the policy a trial')
+    return _finish(options, figures, True)
 
 
 def run_reset(options) -> int:
