@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import shutil
 import tempfile
 import time
 import warnings
@@ -13,6 +12,7 @@ from typing import Callable
 import numpy as np
 import yaml
 
+from enpire_agent.idea_library import assemble_recipe, load_ideas
 from enpire_bringup.paths import share_directory
 
 LEVELS = {'state': 'state', 'keypoints': 'environment_state_agent_pos', 'pixels': 'pixels_agent_pos'}
@@ -70,15 +70,10 @@ def make_policy(recipe: str, folder: Path):
 
 def _assemble(method: str, folder: Path) -> None:
     task = share_directory() / 'tasks' / 'gym_pusht'
-    ideas = {idea['family']: idea['files'] for idea in
-             yaml.safe_load((task / 'ideas' / 'ideas.yaml').read_text(encoding='utf-8'))['ideas'] if 'files' in idea}
-    if method == 'start':
-        shutil.copytree(task / 'recipe', folder, dirs_exist_ok=True)
-    elif method in ideas:
-        for name, file in ideas[method].items():
-            shutil.copy(task / 'ideas' / file, folder / name)
-    else:
-        raise BenchError(f"no recipe '{method}'; give a folder with policy.py, or one of start, {', '.join(ideas)}")
+    files = {'start': {}} | {idea.family: idea.files for idea in load_ideas(task / 'ideas' / 'ideas.yaml') if idea.files}
+    if method not in files:
+        raise BenchError(f"no recipe '{method}'; give a folder with policy.py, or one of {', '.join(files)}")
+    assemble_recipe(task / 'recipe', files[method], folder)
 
 
 def _trial(env, policy, seed: int, level: str) -> tuple[bool, int, float]:

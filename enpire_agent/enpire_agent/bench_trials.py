@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 import statistics
 import tempfile
 from collections import Counter
 from pathlib import Path
 from typing import Callable, Iterable
 
-from enpire_agent.idea_library import load_ideas
+from enpire_agent.idea_library import assemble_recipe, load_ideas
 from enpire_agent.trial_record import read_result
 from enpire_bringup.task import Task, load_task
 
@@ -52,13 +51,12 @@ def strong_recipe(task: Task, folder: Path) -> tuple[Path, str]:
 
     Where there is none: the task's own recipe.
     """
-    shutil.copytree(task.recipe, folder)
     ideas = task.directory / 'ideas' / 'ideas.yaml'
     for idea in load_ideas(ideas) if ideas.is_file() else ():
         if 'policy.py' in idea.files and not idea.trains:
-            for name, source in idea.files.items():
-                shutil.copyfile(source, folder / name)
+            assemble_recipe(task.recipe, idea.files, folder)
             return folder, idea.id
+    assemble_recipe(task.recipe, {}, folder)
     return folder, 'the starting recipe'
 
 

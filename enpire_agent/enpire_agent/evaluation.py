@@ -10,11 +10,9 @@ import math
 import multiprocessing
 import os
 import time
-import uuid
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Callable, Iterator, Sequence
 
@@ -22,6 +20,7 @@ from enpire_agent.frozen_environment import frozen_environment, keep_manifest
 from enpire_agent.ledger import Ledger
 from enpire_agent.recipe_repository import recipe_identity
 from enpire_agent.seeds import evaluation_seeds
+from enpire_agent.trial import new_trial_id, utc_now
 from enpire_bringup.station import load_station
 from enpire_bringup.task import load_task
 
@@ -47,7 +46,7 @@ class Job:
         from enpire_agent.policy_session import PolicyFailure, PolicySession
 
         task, station = _world(self.task, self.station)
-        started, began = _now(), time.monotonic()
+        started, began = utc_now(), time.monotonic()
         try:
             with PolicySession(self.recipe, task, world_waits=True) as session:
                 episode = station.run(ConfinedPolicy(session), seed)
@@ -55,7 +54,7 @@ class Job:
             episode = Episode(seed, 'POLICY_ERROR', str(failure), 0.0, math.nan, math.nan)
         return {'seed': seed, 'outcome': episode.outcome, 'reason': episode.reason, 'duration': episode.duration,
                 'position_error': episode.position_error if math.isfinite(episode.position_error) else None,
-                'wall_duration': round(time.monotonic() - began, 3), 'started': started, 'ended': _now()}
+                'wall_duration': round(time.monotonic() - began, 3), 'started': started, 'ended': utc_now()}
 
 
 class LocalExecutor:
@@ -123,7 +122,7 @@ def evaluate(recipe: Path, *, runs: Path, name: str, stream: str, trials: int, e
     began, succeeded = time.monotonic(), 0
     for number, result in enumerate(executor.run(Job(str(recipe), str(asked.directory), str(where.file)), left), 1):
         ledger.append({
-            'trial_id': f'{datetime.now(timezone.utc):%Y%m%dT%H%M%S}-manual-{uuid.uuid4().hex[:6]}', 'campaign': name,
+            'trial_id': new_trial_id('manual'), 'campaign': name,
             'station': STATION, 'task': asked.name, 'kind': 'manual', 'recipe': identity,
             'env_hash': manifest.env_hash, 'simulation': executor.name, **result})
         succeeded += result['outcome'] == 'SUCCESS'
@@ -148,7 +147,3 @@ def _world(task: str, station: str) -> tuple:
 
 def _minutes(seconds: float) -> str:
     return f'{int(seconds) // 60}:{int(seconds) % 60:02d}'
-
-
-def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec='milliseconds')

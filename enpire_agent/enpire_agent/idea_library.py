@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Mapping
@@ -71,6 +72,14 @@ def load_ideas(file: Path | str) -> tuple[Idea, ...]:
             if required not in ids:
                 raise top.error(f'ideas[{number}].requires', f"names '{required}', which is no idea here")
     return ideas
+
+
+def assemble_recipe(start: Path, files: Mapping[str, Path], folder: Path) -> None:
+    """The recipe of an idea in `folder`, made anew where it is missing: the starting recipe with the idea's files."""
+    shutil.copytree(start, folder, dirs_exist_ok=True)
+    for name, source in files.items():
+        shutil.copyfile(source, folder / name)
+
 
 
 def _idea(section: Section) -> Idea:

@@ -6,9 +6,7 @@ them. Their records have the policy's steps, of which ideas that train learn, an
 
 from __future__ import annotations
 
-import math
 import time
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Callable
 
@@ -21,7 +19,7 @@ from enpire_agent.policy_session import PolicyFailure, PolicySession
 from enpire_agent.recipe_repository import RecipeRepository
 from enpire_agent.researcher import make_researcher
 from enpire_agent.trial import (POLICY_ERROR, SUCCESS, Check, Judgement, TrialReport, TrialRequest, make_request,
-                                started_content)
+                                started_content, utc_now)
 from enpire_agent.trial_record import write_result, write_started
 from enpire_bringup.task import Task
 
@@ -37,7 +35,7 @@ class InProcessTrials:
         request = make_request(
             self._directory.parents[1], campaign=settings.campaign, station=settings.station, task=self._task,
             kind=kind, seed=seed, recipe_directory=self._directory / 'recipe', env_hash=settings.env_hash)
-        report = TrialReport(request, started=_now(), reset_success=True)
+        report = TrialReport(request, started=utc_now(), reset_success=True)
         write_started(request.directory, started_content(request, report.started))
         writer = EpisodeWriter(request.directory)
         try:
@@ -45,7 +43,7 @@ class InProcessTrials:
         except PolicyFailure as failure:
             report.outcome, report.reason, report.traceback = POLICY_ERROR, str(failure), failure.traceback
         writer.close()
-        report.ended, report.wall_duration = _now(), time.monotonic() - began
+        report.ended, report.wall_duration = utc_now(), time.monotonic() - began
         write_result(request.directory, report.record())
         return outcome_of_line(request.ledger.append(report.ledger_line()))
 
@@ -78,7 +76,3 @@ def run_campaign(directory: Path, settings: CampaignSettings, station: InProcess
     trials = InProcessTrials(directory, settings, station, task)
     Campaign(directory, settings, repository=repository, researcher=make_researcher('', task), listener=listener,
              run_trial=trials.run_trial).run()
-
-
-def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec='milliseconds')

@@ -167,7 +167,7 @@ def make_request(runs: Path, *, campaign: str, station: str, task: Task, kind: s
     check_seed(kind, seed)
     if not (recipe_directory / 'policy.py').is_file():
         raise ValueError(f'{recipe_directory}: no policy.py there; give the folder of a recipe')
-    trial_id = f'{datetime.now(timezone.utc):%Y%m%dT%H%M%S}-{kind}-{uuid.uuid4().hex[:6]}'
+    trial_id = new_trial_id(kind)
     return TrialRequest(
         trial_id=trial_id, campaign=campaign, station=station, task=task.name, kind=kind, seed=seed,
         recipe_directory=recipe_directory, recipe=recipe_identity(recipe_directory), env_hash=env_hash,
@@ -240,7 +240,7 @@ class Trial:
             start_recording: Callable[[Path], None] = lambda directory: None) -> TrialReport:
         """Run it. Raises only when the records themselves cannot be written (disk full, no permission)."""
         report, begun, begun_ros = self.report, time.monotonic(), self._station.now()
-        report.started = _now()
+        report.started = utc_now()
         write_started(self.request.directory, started_content(self.request, report.started))
         try:
             start_recording(self.request.directory)
@@ -260,7 +260,7 @@ class Trial:
             _log.error('trial %s: %s', self.request.trial_id, error)
             report.reason += f' (no recording: {error})'
         self._check_environment_at_end()
-        report.ended, report.wall_duration = _now(), time.monotonic() - begun
+        report.ended, report.wall_duration = utc_now(), time.monotonic() - begun
         if begun_ros >= 0:
             self._note_pace((self._station.now() - begun_ros) * 1e-9)
         write_result(self.request.directory, report.record())
@@ -435,5 +435,11 @@ def started_content(request: TrialRequest, started: str) -> dict:
             'process': {'pid': process.pid, 'create_time': process.create_time()}}
 
 
-def _now() -> str:
+def new_trial_id(kind: str) -> str:
+    """A name that no other trial has, in the order of time."""
+    return f'{datetime.now(timezone.utc):%Y%m%dT%H%M%S}-{kind}-{uuid.uuid4().hex[:6]}'
+
+
+def utc_now() -> str:
+    """The time as ledger lines and trial.json have it: ISO 8601, UTC."""
     return datetime.now(timezone.utc).isoformat(timespec='milliseconds')
