@@ -1,8 +1,8 @@
 """video.mp4 of a trial, from its recording: the policy's part, at its own speed, for any browser.
 
 VP9 in MP4, which Chrome, Edge, Firefox and Safari (from 14 on) play; OpenCV's wheel brings the encoder. It takes about
-15 ms of CPU time a frame, so nothing waits for it: the recording process makes it after the trial when the machine has
-time, and who wants one that is not there yet makes it with `video_of`.
+8 ms of CPU time a frame, so nothing waits for it: the recording process makes it after the trial when the machine has
+time, and who wants one that is not there yet makes it with `video_of`. episode.mcap has the frames in their full size.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ VIDEO = 'video.mp4'
 RATE = 10.0             # frames a second, as they are recorded while the policy runs
 LEAD_IN = 0.5           # s before the policy's first step
 MOST_FRAMES = 1200      # two minutes
+MOST_PIXELS = 480       # on a side; the encoder's time beside the next trial grows with the area
 
 
 def video_of(directory: Path | str) -> Path | None:
@@ -43,10 +44,10 @@ def make_video(directory: Path | str) -> Path | None:
             if frame.time < start or image is None:
                 continue
             if writer is None:
-                size = tuple(length - length % 2 for length in image.shape[1::-1])      # even, for the encoder
+                size = _size(*image.shape[1::-1])
                 writer = _open(part, size)
             if image.shape[1::-1] != size:
-                image = cv2.resize(image, size)
+                image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
             writer.write(image)
             written += 1
             if written == MOST_FRAMES:
@@ -60,6 +61,12 @@ def make_video(directory: Path | str) -> Path | None:
         if writer is not None:
             writer.release()
         part.unlink(missing_ok=True)
+
+
+def _size(width: int, height: int) -> tuple[int, int]:
+    """Width and height of the video of such frames, even for the encoder."""
+    scale = min(1.0, MOST_PIXELS / max(width, height))
+    return tuple(int(length * scale) // 2 * 2 for length in (width, height))
 
 
 def _open(part: Path, size: tuple[int, int]):
