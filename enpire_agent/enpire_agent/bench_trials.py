@@ -51,8 +51,7 @@ def strong_recipe(task: Task, folder: Path) -> tuple[Path, str]:
 
     Where there is none: the task's own recipe.
     """
-    ideas = task.directory / 'ideas' / 'ideas.yaml'
-    for idea in load_ideas(ideas) if ideas.is_file() else ():
+    for idea in load_ideas(task.ideas) if task.ideas.is_file() else ():
         if 'policy.py' in idea.files and not idea.trains:
             assemble_recipe(task.recipe, idea.files, folder)
             return folder, idea.id

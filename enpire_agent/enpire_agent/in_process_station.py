@@ -16,14 +16,14 @@ from typing import Callable, Protocol
 import numpy as np
 import yaml
 
-from enpire_agent.policy_session import PolicySession, next_target
+from enpire_agent.policy_session import PolicySession
 from enpire_agent.start_places import CLEARANCE, StartPlaces
+from enpire_bringup.arm_task import ArmTask
 from enpire_bringup.configuration import ConfigurationError
 from enpire_bringup.guard import guard_limits
 from enpire_bringup.guarded_arms import GuardedArms, ServoTarget
 from enpire_bringup.kinematics import ArmKinematics
 from enpire_bringup.station import Station
-from enpire_bringup.task import Task
 from enpire_bringup.trajectory_controller import StationMotion
 from enpire_bringup.world import World
 
@@ -72,7 +72,7 @@ class InProcessStation:
     Raises ConfigurationError where the task's reward needs images, which are not drawn here.
     """
 
-    def __init__(self, station: Station, task: Task):
+    def __init__(self, station: Station, task: ArmTask):
         self._station, self._task = station, task
         self._arm = station.arms[task.action.arm]
         self._slice = station.arm_slice(self._arm.name)
@@ -130,7 +130,7 @@ class InProcessStation:
                 if not steps:
                     policy.reset(observation)
                 action = policy.act(observation)
-                target = next_target(action, target, task.action)
+                target = task.action.target(action, target, target)
                 record_step({'step': steps, 'time': round(now, 6), 'observation': observation, 'action': action,
                              'target': target}, world.stamp_ns)
                 steps += 1
@@ -250,7 +250,7 @@ def points_of(outline: np.ndarray, spacing: float = 0.02) -> tuple[np.ndarray, n
     return np.array(edge), grid[inside]
 
 
-def _reward_class(task: Task):
+def _reward_class(task: ArmTask):
     spec = importlib.util.spec_from_file_location(f'reward_of_{task.name}', task.reward)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

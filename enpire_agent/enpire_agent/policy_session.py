@@ -11,8 +11,9 @@ import numpy as np
 import yaml
 
 from enpire_agent.recipe import load_recipe
+from enpire_bringup.action_space import ActionSpace
 from enpire_bringup.program_process import (ProgramError, ProgramFailure, ProgramProcess, ProgramTimeout)
-from enpire_bringup.task import ActionSpace, Task
+from enpire_bringup.task import Task
 
 START_TIMEOUT = 20.0     # s of wall time for importing policy.py and making the policy
 RESET_TIMEOUT = 10.0     # s of wall time for Policy.reset
@@ -35,7 +36,7 @@ class PolicyFailure(RuntimeError):
 
 @dataclass(frozen=True)
 class Decision:
-    """What a step came to: `action` (2,) as the policy gave it or None, `source` one of the constants above."""
+    """What a step came to: `action` (size,) as the policy gave it or None, `source` one of the constants above."""
 
     action: np.ndarray | None
     source: str
@@ -64,6 +65,7 @@ class PolicySession:
         self._deadline = task.policy.deadline * (LOCKSTEP_PATIENCE if world_waits else 1.0)
         self._cpu_deadline = task.policy.deadline if world_waits else math.inf
         self._max_bad_steps = task.policy.max_late_steps
+        self._space = task.action
         self._bad_in_a_row = 0
         self.steps = 0
         self.late_steps = 0
@@ -104,7 +106,7 @@ class PolicySession:
         except ProgramFailure as error:
             raise _failure(error) from error
         else:
-            action, reason = read_action(answer)
+            action, reason = read_action(answer, self._space)
             source = POLICY if action is not None else HOLD_MALFORMED
             too_much = self._too_much(before)
             if too_much:
@@ -158,27 +160,18 @@ class PolicySession:
         self.close()
 
 
-def read_action(answer) -> tuple[np.ndarray | None, str]:
-    """(action (2,), '') or (None, what is wrong with it)."""
+def read_action(answer, space: ActionSpace) -> tuple[np.ndarray | None, str]:
+    """(action (space.size,), '') or (None, what is wrong with it)."""
     try:
         action = np.asarray(answer, dtype=float)
     except (TypeError, ValueError, OverflowError, RecursionError):
-        return None, f'act() returned {type(answer).__name__}; expected 2 numbers (x, y in m)'
-    if action.shape != (2,):
-        return None, f'act() returned shape {action.shape}; expected (2,): x, y in m'
+        return None, (f'act() returned {type(answer).__name__}; expected {space.size} '
+                      f'number{"s" if space.size > 1 else ""} ({space.meaning})')
+    if action.shape != (space.size,) and not (space.size == 1 and action.shape == ()):
+        return None, f'act() returned shape {action.shape}; expected ({space.size},): {space.meaning}'
     if not np.isfinite(action).all():
         return None, f'act() returned {action.tolist()}; expected finite numbers'
-    return action, ''
-
-
-def next_target(action: np.ndarray | None, previous: np.ndarray, space: ActionSpace) -> np.ndarray:
-    """Target (2,) in m for the tip: the action inside the action space, at most `max_step` from the previous one."""
-    if action is None:
-        return previous
-    wanted = np.clip(action, space.low, space.high)
-    way = wanted - previous
-    length = float(np.hypot(*way))
-    return wanted if length <= space.max_step else previous + way * (space.max_step / length)
+    return action.reshape(space.size), ''
 
 
 def _failure(error: Exception) -> PolicyFailure:

@@ -306,5 +306,5 @@ def _adoption_origin(peer: PeerRecipe) -> str:
 def make_researcher(name: str, task: Task) -> Researcher:
     """The researcher called `name`, for a task. Raises ConfigurationError listing those there are."""
     if name in ('', BuiltinResearcher.name):
-        return BuiltinResearcher(task.directory / 'ideas' / 'ideas.yaml', task)
+        return BuiltinResearcher(task.ideas, task)
     raise ConfigurationError(f"no researcher '{name}'; known: {BuiltinResearcher.name}")

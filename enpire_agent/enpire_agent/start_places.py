@@ -7,10 +7,10 @@ from typing import Sequence
 
 import numpy as np
 
+from enpire_bringup.arm_task import ArmTask
 from enpire_bringup.configuration import ConfigurationError
 from enpire_bringup.kinematics import ArmKinematics, UnreachableError, tool_down
 from enpire_bringup.station import Station
-from enpire_bringup.task import Task
 
 CLEARANCE = 0.10             # m above the policy's height for moves to and from its start
 
@@ -21,7 +21,7 @@ class StartPlaces:
     Raises ConfigurationError when it reaches none of those at the edge of the action space.
     """
 
-    def __init__(self, station: Station, task: Task, kinematics: ArmKinematics):
+    def __init__(self, station: Station, task: ArmTask, kinematics: ArmKinematics):
         self._arm, self._kinematics = station.arms[task.action.arm], kinematics
         self._margin = station.safety.joint_margin
         space = task.action

@@ -20,7 +20,7 @@ import psutil
 
 from enpire_agent.durable_file import without_nan
 from enpire_agent.ledger import Ledger
-from enpire_agent.policy_session import PolicyFailure, PolicySession, next_target
+from enpire_agent.policy_session import PolicyFailure, PolicySession
 from enpire_agent.recipe import load_recipe
 from enpire_agent.recipe_repository import recipe_identity
 from enpire_agent.seeds import check_seed
@@ -75,11 +75,12 @@ class Judgement:
 
 @dataclass(frozen=True)
 class Step:
-    """What a policy step sees: stamp (ns of ROS time) of the joint state, observation without `time`, verdict."""
+    """What a policy step sees: stamp (ns of ROS time), observation without `time`, verdict. hold: the action that keeps
+    everything as it is, see action_space.py."""
 
     stamp: int
     observation: dict
-    tip: np.ndarray
+    hold: np.ndarray
     verdict: Judgement | None
 
 
@@ -124,7 +125,7 @@ class TrialStation(Protocol):
         """The first policy step later than `after` (ns)."""
 
     def command(self, stamp: int, target: np.ndarray) -> None:
-        """Answer the policy step of `stamp` (ns) with a target (2,) in m for the tip."""
+        """Answer the policy step of `stamp` (ns) with a target, as the task's action space makes it of an action."""
 
     def retreat(self) -> int:
         """Bring the arm out of the camera's way; returns the stamp (ns) from which on the view is clear."""
@@ -309,7 +310,7 @@ class Trial:
         station, report, space = self._station, self.report, self._task.action
         station.use_limits(limits)
         step = station.first_step()
-        first, target = step.stamp, step.tip
+        first, target = step.stamp, step.hold
         began = time.monotonic()
         compute = waited = 0.0
         try:
@@ -321,7 +322,7 @@ class Trial:
                 if end is not None:
                     return end
                 decision = policy.act({**step.observation, 'time': report.duration})
-                target = next_target(decision.action, target, space)
+                target = space.target(decision.action, target, step.hold)
                 station.command(step.stamp, target)
                 station.record_step({
                     'step': policy.steps - 1, 'time': round(report.duration, 6), 'observation': step.observation,

@@ -13,11 +13,11 @@ import cv2
 import mujoco
 import numpy as np
 
+from enpire_bringup.arm_task import ArmTask
 from enpire_bringup.camera_model import PinholeCamera
 from enpire_bringup.object_tracking import MEMORY, ObjectTracker
 from enpire_bringup.randomization import RandomizationRanges
 from enpire_bringup.station import Station
-from enpire_bringup.task import Task
 from enpire_bringup.world import Renderer, World
 
 # How light and camera differ from image to image: the camera by some 2 mm and 0.2 degrees on each axis.
@@ -42,7 +42,7 @@ class _Figures:
         ('views', 'trusted', 'trusted_wrong', 'occluded', 'occluded_flagged'), 0))
 
 
-def run(station: Station, task: Task, poses: int = 500, seed: int = 0) -> dict:
+def run(station: Station, task: ArmTask, poses: int = 500, seed: int = 0) -> dict:
     """Errors over `poses` random poses of the start object in the region of the task's actions.
 
     Light and camera vary by VARIATION.
@@ -145,7 +145,7 @@ def _summary(figures: _Figures) -> dict:
     }
 
 
-def _draw_pose(rng, task: Task) -> tuple[float, float, float]:
+def _draw_pose(rng, task: ArmTask) -> tuple[float, float, float]:
     low, high = task.action.low, task.action.high
     margin = 0.05
     return (rng.uniform(low[0] + margin, high[0] - margin), rng.uniform(low[1] + margin, high[1] - margin),

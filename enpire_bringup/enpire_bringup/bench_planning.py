@@ -8,13 +8,13 @@ from typing import Callable
 
 import numpy as np
 
+from enpire_bringup.arm_task import ArmTask
 from enpire_bringup.bench_jitter import JitterProbe, summary
 from enpire_bringup.guard import ArmGuard, guard_limits
 from enpire_bringup.motion_planning import MotionPlanner
 from enpire_bringup.obstacles import Obstacle
 from enpire_bringup.path_planner import choose_path_planner
 from enpire_bringup.station import Station
-from enpire_bringup.task import Task
 
 SEED = 30_000
 # Where both a post and a shelf stand in the way of an arm's work, in the frame of its base.
@@ -22,7 +22,7 @@ BOXES = (Obstacle('post', (0.06, 0.06, 0.30), (0.38, 0.12, 0.15), (0.0, 0.0, 0.0
          Obstacle('shelf', (0.20, 0.12, 0.02), (0.40, -0.20, 0.22), (0.0, 0.0, 0.4)))
 
 
-def run(station: Station, task: Task, pairs: int, report: Callable[[str], None] = lambda line: None) -> dict:
+def run(station: Station, task: ArmTask, pairs: int, report: Callable[[str], None] = lambda line: None) -> dict:
     """Figures of `pairs` moves from a random joint position to the pose of another; JSON-able.
 
     Both are free of collisions and in the workspace, the pairs go round the arms, the other arms are at home.
@@ -38,7 +38,7 @@ def run(station: Station, task: Task, pairs: int, report: Callable[[str], None] 
     return {**figures, 'with_boxes': with_boxes, 'jitter_ms': late}
 
 
-def measure(station: Station, task: Task, arms: list[str], pairs: int, report) -> dict:
+def measure(station: Station, task: ArmTask, arms: list[str], pairs: int, report) -> dict:
     """Figures of one scene, see `run`."""
     path_planner = choose_path_planner(station, task)
     limits = guard_limits(station, task)

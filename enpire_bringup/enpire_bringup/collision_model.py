@@ -25,11 +25,11 @@ import coal
 import numpy as np
 import pinocchio as pin
 
+from enpire_bringup.arm_task import ArmTask
 from enpire_bringup.configuration import ConfigurationError
 from enpire_bringup.obstacles import Obstacle
 from enpire_bringup.robot_description import collision_geometry, robot_description
 from enpire_bringup.station import Station
-from enpire_bringup.task import Task
 
 TABLE = 'table'
 TABLE_SIZE = (10.0, 10.0, 1.0)   # m: wider than any arm reaches
@@ -86,7 +86,7 @@ class CollisionModel:
     Raises ConfigurationError for a joint or a base frame that the robot description lacks.
     """
 
-    def __init__(self, station: Station, task: Task | None = None):
+    def __init__(self, station: Station, task: ArmTask | None = None):
         self._bodies = _bodies_of(station, task)
         between = [pair for pair in self._bodies.pairs if pair.kind == 'arms']
         self._all = _PairSet(self._bodies, self._bodies.geometry, self._bodies.names, self._bodies.pairs)
@@ -124,7 +124,7 @@ class ArmScene:
     Its joint positions q are those of the arm alone, in the station file's order. Keeps scratch memory.
     """
 
-    def __init__(self, station: Station, task: Task | None, arm: str, positions: Sequence[Sequence[float]],
+    def __init__(self, station: Station, task: ArmTask | None, arm: str, positions: Sequence[Sequence[float]],
                  clearance: Clearance):
         bodies = _bodies_of(station, task)
         positions = np.atleast_2d(np.asarray(positions, float))
@@ -369,7 +369,7 @@ class _Bodies:
         return np.random.default_rng(0).uniform(low, high, (count, self.model.nq))
 
 
-def _bodies_of(station: Station, task: Task | None) -> _Bodies:
+def _bodies_of(station: Station, task: ArmTask | None) -> _Bodies:
     """The bodies of a station and a task; choosing the pairs takes half a second, once in a process."""
     return _cached_bodies(robot_description(station), _arm_links(station),
                           station.obstacles + (task.obstacles if task is not None else ()))

@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
+from enpire_bringup.arm_task import Landmarks
 from enpire_bringup.camera_model import PinholeCamera
-from enpire_bringup.task import Landmarks
 
 # How far a mounted and calibrated camera may be off: standard deviations, and what is refused.
 PRIOR_DEVIATION = (0.005, math.radians(0.5))     # m and rad an axis

@@ -14,11 +14,11 @@ import numpy as np
 import pinocchio as pin
 
 from enpire_bringup.arm_extent import ArmExtent, Extent
+from enpire_bringup.arm_task import ArmTask
 from enpire_bringup.collision_model import CollisionModel, Proximity
 from enpire_bringup.kinematics import ArmKinematics
 from enpire_bringup.safety_limits import AXES, SafetyLimits, tightened
 from enpire_bringup.station import Station
-from enpire_bringup.task import Task
 from enpire_bringup.trajectory import JointTrajectory
 
 REACTION = 0.03              # s from a measured state to the moment at which its arm begins to stop
@@ -68,7 +68,7 @@ class GuardViolation(ValueError):
         self.violation = violation
 
 
-def guard_limits(station: Station, task: Task | None) -> SafetyLimits:
+def guard_limits(station: Station, task: ArmTask | None) -> SafetyLimits:
     """The station's limits, tightened by the task's. Raises ConfigurationError where a task would loosen one."""
     if task is None:
         return station.safety

@@ -5,9 +5,9 @@ from __future__ import annotations
 import mujoco
 import numpy as np
 
+from enpire_bringup.arm_task import ArmTask
 from enpire_bringup.randomization import WorldVariation
 from enpire_bringup.station import Station
-from enpire_bringup.task import Task
 
 # what a variation changes, of which the nominal values are kept
 _FIELDS = ('body_mass', 'body_inertia', 'geom_friction', 'light_diffuse', 'light_ambient', 'light_dir', 'cam_pos',
@@ -17,7 +17,7 @@ _FIELDS = ('body_mass', 'body_inertia', 'geom_friction', 'light_diffuse', 'light
 class ModelVariation:
     """The variations of one model. `current` is the vector that it has now; a new model has the nominal one."""
 
-    def __init__(self, model: mujoco.MjModel, station: Station, task: Task):
+    def __init__(self, model: mujoco.MjModel, station: Station, task: ArmTask):
         self._model = model
         self._objects = [_Body(model, item.body) for item in task.objects.values()]
         self._cameras = [model.camera(camera.name).id for camera in station.cameras.values()]

@@ -23,13 +23,13 @@ import numpy as np
 import pinocchio as pin
 
 from enpire_bringup.arm_extent import ArmExtent
+from enpire_bringup.arm_task import ArmTask
 from enpire_bringup.collision_model import ArmScene, Clearance
 from enpire_bringup.guard import INSET, ArmGuard
 from enpire_bringup.kinematics import ArmKinematics, UnreachableError
 from enpire_bringup.path_planner import NoPathError, PathPlanner, PathQuestion
 from enpire_bringup.path_timing import along_bends
 from enpire_bringup.station import Station
-from enpire_bringup.task import Task
 from enpire_bringup.trajectory import JointTrajectory, along_path, one_after_another, point_to_point, standing_still
 
 LINE = 'line'              # what plans straight lines of the tool
@@ -77,7 +77,7 @@ class MotionPlanner:
     first the present ones. The other arms are kept clear of wherever one of them has them; None: at home.
     """
 
-    def __init__(self, station: Station, task: Task | None, arm_name: str, guard: ArmGuard, path_planner: PathPlanner):
+    def __init__(self, station: Station, task: ArmTask | None, arm_name: str, guard: ArmGuard, path_planner: PathPlanner):
         self._station = station
         self._task = task
         self._arm = station.arms[arm_name]

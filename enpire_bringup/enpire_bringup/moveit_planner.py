@@ -16,6 +16,7 @@ from moveit.planning import MoveItPy
 from moveit_msgs.msg import CollisionObject
 from shape_msgs.msg import SolidPrimitive
 
+from enpire_bringup.arm_task import ArmTask
 from enpire_bringup.collision_model import TABLE, TABLE_SIZE
 from enpire_bringup.kinematics import quaternion_of
 from enpire_bringup.moveit_configuration import moveit_parameters
@@ -23,7 +24,6 @@ from enpire_bringup.obstacles import Obstacle
 from enpire_bringup.path_planner import NoPathError, PathQuestion
 from enpire_bringup.robot_description import WORLD
 from enpire_bringup.station import Station
-from enpire_bringup.task import Task
 
 NODE = 'arm_control_moveit'
 
@@ -33,7 +33,7 @@ class MoveItPlanner:
 
     name = 'moveit_py'
 
-    def __init__(self, station: Station, task: Task | None):
+    def __init__(self, station: Station, task: ArmTask | None):
         parameters = moveit_parameters(station)
         # The joints come with every question: there is no state to wait for.
         parameters['planning_scene_monitor_options']['wait_for_initial_state_timeout'] = 0.0

@@ -8,11 +8,11 @@ from typing import Sequence
 
 import numpy as np
 
+from enpire_bringup.arm_task import Landmarks, TaskObject
 from enpire_bringup.camera_model import PinholeCamera, optical_pose
 from enpire_bringup.extrinsic_refinement import ExtrinsicRefinement
 from enpire_bringup.planar_pose import CAMERA_UNCERTAIN, PlanarPose, PlanarPoseEstimator, nothing_found
 from enpire_bringup.station import Camera
-from enpire_bringup.task import Landmarks, TaskObject
 
 MEMORY = 0.5            # s for which the last trusted pose helps with the next image
 

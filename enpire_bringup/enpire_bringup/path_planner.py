@@ -12,8 +12,8 @@ from typing import Callable, Mapping, Protocol
 
 import numpy as np
 
+from enpire_bringup.arm_task import ArmTask
 from enpire_bringup.station import Station
-from enpire_bringup.task import Task
 
 
 class NoPathError(ValueError):
@@ -48,7 +48,7 @@ class PathPlanner(Protocol):
         """Waypoints (m, n), the first the start, the last the goal. Raises NoPathError."""
 
 
-def choose_path_planner(station: Station, task: Task | None = None) -> PathPlanner:
+def choose_path_planner(station: Station, task: ArmTask | None = None) -> PathPlanner:
     """The planner of this machine."""
     if importlib.util.find_spec('moveit') is not None and importlib.util.find_spec('moveit.planning') is not None:
         from enpire_bringup.moveit_planner import MoveItPlanner

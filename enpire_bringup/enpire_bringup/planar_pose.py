@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from enpire_bringup.arm_task import TaskObject
 from enpire_bringup.camera_model import PinholeCamera
-from enpire_bringup.task import TaskObject
 
 # One image takes few milliseconds; OpenCV's threads would only compete with the other nodes' work.
 cv2.setNumThreads(1)

@@ -8,9 +8,9 @@ from typing import Sequence
 import cv2
 import numpy as np
 
+from enpire_bringup.arm_task import Goal, TaskObject
 from enpire_bringup.object_tracking import Look
 from enpire_bringup.planar_pose import PlanarPose
-from enpire_bringup.task import Goal, TaskObject
 
 _SEEN, _NOT_SEEN, _GOAL = (255, 255, 0), (255, 140, 0), (0, 110, 0)     # RGB
 _LANDMARK = (0, 255, 0)

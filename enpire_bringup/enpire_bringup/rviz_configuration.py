@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import yaml
 
+from enpire_bringup.arm_task import ArmTask
 from enpire_bringup.composition import STANDARD_REMAPPINGS
 from enpire_bringup.guard import guard_limits
 from enpire_bringup.paths import share_directory
 from enpire_bringup.station import Station
-from enpire_bringup.task import Task
 
 
-def rviz_configuration(station: Station, task: Task) -> dict:
+def rviz_configuration(station: Station, task: ArmTask) -> dict:
     """The configuration as data; every topic is relative to the station's namespace."""
     configuration = yaml.safe_load((share_directory() / 'rviz' / 'station.rviz').read_text())
     manager = configuration['Visualization Manager']
@@ -32,7 +32,7 @@ def rviz_configuration(station: Station, task: Task) -> dict:
     return configuration
 
 
-def write_rviz_configuration(station: Station, task: Task, file: Path) -> Path:
+def write_rviz_configuration(station: Station, task: ArmTask, file: Path) -> Path:
     """Write the configuration of a station; returns the file."""
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(yaml.safe_dump(rviz_configuration(station, task), sort_keys=False))

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
+from enpire_bringup.arm_task import ArmTask, load_arm_task
 from enpire_bringup.camera_model import PinholeCamera
 from enpire_bringup.collision_model import CollisionModel
 from enpire_bringup.configuration import ConfigurationError
 from enpire_bringup.kinematics import ArmKinematics, UnreachableError, tool_down
 from enpire_bringup.station import Arm, Station, load_station
-from enpire_bringup.task import Task, load_task
 from enpire_bringup.world import Renderer, World, WorldError
 
 HOLD = 1.0               # s that the arms have to hold themselves up
@@ -41,7 +41,7 @@ class StationFinding:
         return f'{"ok" if self.good else "problem":8} {self.what:22} {self.says}{advice}'
 
 
-def check_station(station: Station, task: Task) -> list[StationFinding]:
+def check_station(station: Station, task: ArmTask) -> list[StationFinding]:
     """What was found. Raises ConfigurationError for files that do not fit together."""
     world = World(station, task)
     findings = [_holds_up(arm, world) for arm in station.arms.values()]
@@ -82,7 +82,7 @@ def _home(station: Station, arm: Arm, collisions: CollisionModel) -> StationFind
                           f'change arms.{arm.name}.named.home, or safety.workspace')
 
 
-def _reach(station: Station, task: Task) -> StationFinding:
+def _reach(station: Station, task: ArmTask) -> StationFinding:
     space = task.action
     arm = station.arms.get(space.arm)
     if arm is None:
@@ -110,7 +110,7 @@ def _reach(station: Station, task: Task) -> StationFinding:
                           f'move arms.{arm.name}.base, or give the task another action space')
 
 
-def _view(station: Station, task: Task) -> StationFinding:
+def _view(station: Station, task: ArmTask) -> StationFinding:
     item, start = task.objects[task.start.object], task.start
     camera = station.cameras.get(item.camera)
     if camera is None:
@@ -126,7 +126,7 @@ def _view(station: Station, task: Task) -> StationFinding:
                           f'change position, look_at or vertical_fov of cameras.{camera.name}')
 
 
-def save_pictures(station: Station, task: Task, folder: Path) -> list[Path]:
+def save_pictures(station: Station, task: ArmTask, folder: Path) -> list[Path]:
     """What each camera sees with the arms at home and the objects at the start pose of seed 0, as PNG files."""
     import cv2
 
@@ -146,7 +146,7 @@ def run(station_name: str, task_name: str, pictures: str = '') -> int:
     pictures: folder for what every camera sees; '' for none.
     """
     try:
-        station, task = load_station(station_name), load_task(task_name)
+        station, task = load_station(station_name), load_arm_task(task_name)
         findings = check_station(station, task)
         for finding in findings:
             print(finding)

@@ -12,9 +12,9 @@ from itertools import product
 import numpy as np
 import pinocchio
 
+from enpire_bringup.arm_task import ArmTask, TaskObject
 from enpire_bringup.guard import guard_limits
 from enpire_bringup.station import Station
-from enpire_bringup.task import Task, TaskObject
 
 Color = tuple[float, float, float, float]     # red, green, blue, opacity: 0 to 1
 
@@ -65,7 +65,7 @@ class Label:
     height: float = 0.022
 
 
-def fixed_shapes(station: Station, task: Task) -> list[Lines | Box]:
+def fixed_shapes(station: Station, task: ArmTask) -> list[Lines | Box]:
     """What does not move: workspace and floor of the guard, goal, start region, obstacles."""
     limits = guard_limits(station, task)
     low, high = np.array(limits.workspace_low), np.array(limits.workspace_high)
@@ -103,13 +103,13 @@ def object_shapes(item: TaskObject, pose: np.ndarray, covariance: np.ndarray, vi
     return shapes
 
 
-def verdict_label(station: Station, task: Task, outcome: str, reason: str) -> Label:
+def verdict_label(station: Station, task: ArmTask, outcome: str, reason: str) -> Label:
     """outcome: "success", "not_yet" or "abstain"."""
     return Label('verdict', _label_position(station, task, 0.06), verdict_text(outcome, reason),
                  OUTCOME_COLORS[outcome])
 
 
-def guard_label(station: Station, task: Task, level: str, message: str) -> Label:
+def guard_label(station: Station, task: ArmTask, level: str, message: str) -> Label:
     """level: "ok", "warning" or "error"."""
     text = 'guard: ok' if level == 'ok' else f'guard {"holds" if level == "error" else "warns"}: {message}'
     return Label('guard', _label_position(station, task, 0.02), text, GUARD_COLORS[level])
@@ -119,7 +119,7 @@ def verdict_text(outcome: str, reason: str) -> str:
     return f'{outcome.replace("_", " ").upper()}: {reason}' if reason else outcome.replace('_', ' ').upper()
 
 
-def _label_position(station: Station, task: Task, above: float) -> tuple[float, float, float]:
+def _label_position(station: Station, task: ArmTask, above: float) -> tuple[float, float, float]:
     limits = guard_limits(station, task)
     return (task.goal.x, task.goal.y, limits.workspace_high[2] + above)
 

@@ -13,12 +13,12 @@ from typing import Mapping, Sequence
 import mujoco
 import numpy as np
 
+from enpire_bringup.arm_task import ArmTask
 from enpire_bringup.configuration import ConfigurationError
 from enpire_bringup.control_ticks import is_policy_tick
 from enpire_bringup.model_variation import ModelVariation
 from enpire_bringup.randomization import WorldVariation
 from enpire_bringup.station import Station
-from enpire_bringup.task import Task
 from enpire_bringup.world_model import PHYSICS_STEP, build_model
 
 SETTLE_TICKS = 30
@@ -37,7 +37,7 @@ class World:
     Raises ConfigurationError when station, arm model and scene do not fit together.
     """
 
-    def __init__(self, station: Station, task: Task):
+    def __init__(self, station: Station, task: ArmTask):
         self.station = station
         self.task = task
         # Warnings become errors in _advance; MuJoCo's own way is a MUJOCO_LOG.TXT in the current folder.
@@ -281,7 +281,7 @@ class Renderer:
     Belongs to the thread that made it. Raises WorldError, naming the package to install, when there is none.
     """
 
-    def __init__(self, station: Station, task: Task):
+    def __init__(self, station: Station, task: ArmTask):
         self.model = build_model(station, task)
         self._variation = ModelVariation(self.model, station, task)
         self._data = mujoco.MjData(self.model)

@@ -9,17 +9,17 @@ import mujoco
 import numpy as np
 
 from enpire_bringup.arm_model import simulated_arm
+from enpire_bringup.arm_task import ArmTask
 from enpire_bringup.camera_model import optical_pose
 from enpire_bringup.configuration import ConfigurationError
 from enpire_bringup.station import Arm, Camera, Station
-from enpire_bringup.task import Task
 
 PHYSICS_STEP = 0.002   # s
 GOAL_BODY = 'goal_marking'
 OBSTACLE_COLOR = (0.42, 0.36, 0.30, 1.0)
 
 
-def build_model(station: Station, task: Task) -> mujoco.MjModel:
+def build_model(station: Station, task: ArmTask) -> mujoco.MjModel:
     """The scene with the arms at their bases (names prefixed, e.g. "left_joint1") and the cameras by name.
 
     Raises ConfigurationError naming the file and the thing that is wrong in it.
@@ -82,14 +82,14 @@ def _add_camera(spec: mujoco.MjSpec, camera: Camera, station: Station) -> None:
                       fovy=math.degrees(camera.vertical_fov))
 
 
-def _place_goal_marking(spec: mujoco.MjSpec, task: Task) -> None:
+def _place_goal_marking(spec: mujoco.MjSpec, task: ArmTask) -> None:
     marking = spec.body(GOAL_BODY)
     if marking is not None:
         marking.pos = [task.goal.x, task.goal.y, marking.pos[2]]
         marking.quat = quaternion_from_rpy((0.0, 0.0, task.goal.yaw))
 
 
-def _add_landmarks(spec: mujoco.MjSpec, task: Task) -> None:
+def _add_landmarks(spec: mujoco.MjSpec, task: ArmTask) -> None:
     """Paint on the table: it touches nothing."""
     if task.landmarks is None:
         return
@@ -109,7 +109,7 @@ def quaternion_from_rpy(rpy) -> np.ndarray:
     return quaternion
 
 
-def _check_names(model: mujoco.MjModel, station: Station, task: Task) -> None:
+def _check_names(model: mujoco.MjModel, station: Station, task: ArmTask) -> None:
     def known(kind, count):
         return [mujoco.mj_id2name(model, kind, i) or '' for i in range(count)]
 

@@ -7,12 +7,12 @@ from typing import Callable, Iterator, Sequence
 
 import numpy as np
 
+from enpire_bringup.arm_task import ArmTask
 from enpire_bringup.camera_model import PinholeCamera
 from enpire_bringup.kinematics import ArmKinematics, UnreachableError
 from enpire_bringup.motion_planning import SINGULAR
 from enpire_bringup.planar_pose import PlanarPoseEstimator
 from enpire_bringup.station import Camera, Station
-from enpire_bringup.task import Task
 from enpire_reset.geometry import tool_pose
 from enpire_reset.robot import CameraSilent, Move, Robot, SkillCancelled, SkillError
 
@@ -33,7 +33,7 @@ SEARCH_BEARINGS = (0.0, 1.0, -1.0)    # rad from the arm's own forward
 class Looking:
     """Skills that look. `report(stage)` is called with the name of what begins."""
 
-    def __init__(self, station: Station, task: Task, robot: Robot, report: Callable[[str], None] = lambda stage: None):
+    def __init__(self, station: Station, task: ArmTask, robot: Robot, report: Callable[[str], None] = lambda stage: None):
         self.station = station
         self.task = task
         self.robot = robot

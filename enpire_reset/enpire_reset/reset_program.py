@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Callable
 
+from enpire_bringup.arm_task import ArmTask
 from enpire_bringup.configuration import ConfigurationError
-from enpire_bringup.task import Task
 from enpire_reset.geometry import pose_error
 from enpire_reset.robot import CameraSilent, SkillCancelled, SkillError
 from enpire_reset.skills import Skills
@@ -52,7 +52,7 @@ class ResetProgram:
     Raises ConfigurationError naming the file when it does not load or has no such function.
     """
 
-    def __init__(self, task: Task):
+    def __init__(self, task: ArmTask):
         module = _load(task)
         self._task = task
         self._reset = getattr(module, 'reset', None)
@@ -135,7 +135,7 @@ class ResetProgram:
         return ResetOutcome(success, message, tuple(attempts), target, seen, position, yaw)
 
 
-def _load(task: Task) -> ModuleType:
+def _load(task: ArmTask) -> ModuleType:
     spec = importlib.util.spec_from_file_location(f'enpire_task_{task.name}_reset', task.reset)
     module = importlib.util.module_from_spec(spec)
     try:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from enpire_agent.ledger import Ledger
-from enpire_agent.policy_session import next_target, read_action
+from enpire_agent.policy_session import read_action
 from enpire_agent.start_places import edge_places, farthest_place
 from enpire_agent.trial import ABORTED, Check, Judgement, ResetReport, Step, Trial, TrialEnd, make_request
 from enpire_bringup.paths import share_directory
@@ -383,13 +383,12 @@ def test_a_request_that_makes_no_sense_is_refused_before_it_counts(tmp_path, tas
 
 
 def test_actions_are_clipped_to_the_action_space_and_step(task):
-    start = np.array([0.3, 0.0])
-    assert np.hypot(*(next_target(np.array([9.0, 9.0]), start, task.action) - start)) == pytest.approx(
-        task.action.max_step)
-    edge = np.array([task.action.high[0] - 0.001, 0.0])
-    assert next_target(np.array([9.0, 0.0]), edge, task.action)[0] == task.action.high[0]
-    assert next_target(None, start, task.action) is start
-    assert read_action([1, 2])[0].tolist() == [1.0, 2.0]
+    space, start, here = task.action, np.array([0.3, 0.0]), np.array([0.2, 0.1])
+    assert np.hypot(*(space.target(np.array([9.0, 9.0]), start, here) - start)) == pytest.approx(space.max_step)
+    edge = np.array([space.high[0] - 0.001, 0.0])
+    assert space.target(np.array([9.0, 0.0]), edge, here)[0] == space.high[0]
+    assert space.target(None, start, here) is start, 'an arm holds where it was sent, not where it sags to'
+    assert read_action([1, 2], space)[0].tolist() == [1.0, 2.0]
 
 
 def test_the_start_is_the_free_place_farthest_from_the_object():

@@ -161,7 +161,7 @@ while True:
         print(end.reason, file=sys.stderr)
         time.sleep(0.2)
 step = station.first_step()
-start, number = step.tip, 0
+start, number = step.hold, 0
 while (stop := station.stop_reason() or ('', ''))[0] != 'ABORTED':
     station.command(step.stamp, start + (0.0, 0.01 * math.sin(number / 20)))
     print(step.stamp, flush=True)
