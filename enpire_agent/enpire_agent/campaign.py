@@ -9,31 +9,29 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Callable, Sequence
 
 from enpire_agent.campaign_budget import CampaignBudget
+from enpire_agent.campaign_race import CampaignRace
 from enpire_agent.campaign_state import (BASELINE, GATE, KEPT, REVERTED, RUNNING, SEARCH, Best, CampaignSettings,
-                                         CampaignState, Iteration, Measurement, TrialOutcome, read_campaign)
+                                         CampaignState, Iteration, Measurement, read_campaign)
 from enpire_agent.campaign_trials import (SAYS_NOTHING, CampaignError, CampaignStopped, CampaignTrials, Listener,
                                           RunTrial)
 from enpire_agent.ledger import Ledger
-from enpire_agent.racing import Evidence, Move, decide
 from enpire_agent.recipe import load_recipe, static_check
 from enpire_agent.recipe_history import origins_behind, tried_by_peers
 from enpire_agent.recipe_repository import RecipeRepository, RepositoryError
 from enpire_agent.researcher import Context, PeerRecipe, Researcher, Tried
 from enpire_agent.score import success_interval
-from enpire_agent.seeds import search_seeds
+from enpire_agent.shown_recipe import ShownRecipe
 from enpire_agent.station_hold import StationHold
 from enpire_agent.time_split import RESETTING, RUNNING as RUNNING_TRIAL, TRAINING, TimeSplit
 from enpire_bringup.configuration import ConfigurationError
 
 __all__ = ['Campaign', 'CampaignError', 'CampaignStopped']
 
-_POLICY_ERRORS_TO_STOP = 2       # consecutive; then the edit is broken, more trials teach nothing
 _INTERRUPTED_GATES = 3           # attempts at the gate of one recipe that something else than the recipe may end
 _REMOTE_ANSWERS = 10.0           # s of wall time that a peer's remote gets within the campaign's own time ...
 _ASK_REMOTE_AGAIN = 60.0         # ... and s after which one that did not answer is asked again
@@ -63,7 +61,6 @@ class Campaign:
         self._hold = hold or StationHold()
         self._saving = threading.Lock()
         self._candidates_left: int | None = None                    # hypotheses after the current one, where known
-        self._shown = ''                                            # whose files lie in the work tree, where known
         self._ask_again: dict[str, float] = {}                      # remote -> time.monotonic()
         self.state = self._load(settings)
         self.time_split = TimeSplit(self.state.time_split)
@@ -72,6 +69,8 @@ class Campaign:
             hold=self._hold, listener=listener, save=self._save,
             environment_changes=environment_changes, await_station=await_station)
         self._budget = CampaignBudget(self.state, lambda: self.elapsed, lambda: self._trials.usual_time)
+        self._shown = ShownRecipe(repository)
+        self._race = CampaignRace(self.state, self._trials, self._budget, self._shown, self._save)
 
     # --- control and looks, from any thread ---
 
@@ -221,7 +220,7 @@ class Campaign:
     def _next_iteration(self) -> Iteration | None:
         state = self.state
         number = len(state.iterations) + 1
-        self._show_best()
+        self._shown.best()
         context = self._context()
         edit = self._researcher.propose(context)
         if edit is None:
@@ -239,7 +238,7 @@ class Campaign:
 
     def _context(self) -> Context:
         state, settings = self.state, self.state.settings
-        best = self._evidence_of_best()
+        best = self._race.evidence_of_best()
         return Context(
             recipe=self._repository.work_tree, task=settings.task, env_hash=settings.env_hash,
             best_interval=success_interval(best.successes, best.trials),
@@ -277,8 +276,7 @@ class Campaign:
         """Test one hypothesis and decide; goes on where a stop or crash interrupted it."""
         committed = self._repository.iteration_commit(iteration.number)
         if committed:
-            # It was decided; trials that only the ledger knows belong to it.
-            self._note(iteration, self._known_trials(iteration))
+            self._race.note_known(iteration)
             trailers = _trailers(self._repository.message(committed))
             kept, reason = trailers.get('Decision') == 'keep', trailers.get('Reason', '')
         else:
@@ -288,7 +286,7 @@ class Campaign:
     def _try(self, iteration: Iteration) -> tuple[bool, str]:
         """(keep, why)."""
         try:
-            self._show_candidate(iteration)
+            self._shown.candidate(iteration)
             static_check(self._repository.work_tree, list(iteration.files))
         except (ConfigurationError, RepositoryError) as error:
             return False, f'not tried: {error}'
@@ -296,87 +294,9 @@ class Campaign:
             iteration.recipe = self._repository.identity()
             self._save()
         self._listener.event('edit', iteration.number, f'changes {", ".join(iteration.files)}')
-        kept, reason = self._race(iteration)
-        self._show_candidate(iteration)
+        kept, reason = self._race.run(iteration)
+        self._shown.candidate(iteration)
         return kept, reason
-
-    def _race(self, iteration: Iteration) -> tuple[bool, str]:
-        """Trials of the candidate, and of the best recipe where that one is known less, until racing.decide knows."""
-        state = self.state
-        trials = self._known_trials(iteration)
-        while True:
-            self._note(iteration, trials)
-            best = self._evidence_of_best()
-            decision = decide(_evidence(trials), best, state.settings.search_trials)
-            iteration.before, iteration.probability = str(best), decision.probability
-            if decision.over:
-                return decision.move is Move.KEEP, decision.reason
-            last = [trial.outcome for trial in trials[-_POLICY_ERRORS_TO_STOP:]]
-            if last == ['POLICY_ERROR'] * _POLICY_ERRORS_TO_STOP:
-                return False, f'{iteration.successes} of {iteration.trials}: given up, {trials[-1].reason}'
-            spent = self._budget.no_room_for_trials(1) if trials else ''
-            if spent:
-                return False, f'{decision.reason or _evidence(trials)}: undecided when {spent}'
-            if decision.move is Move.TRY_BEST:
-                recipe = self._show_best()
-                state.best.add(self._trials.search(recipe, self._seed(len(state.best.results))))
-            else:
-                self._show_candidate(iteration)
-                trials.append(self._trials.search(iteration.recipe, self._seed(len(trials))))
-
-    def _known_trials(self, iteration: Iteration) -> list[TrialOutcome]:
-        """Trials of the candidate that the ledger knows, from the first seed on without a gap."""
-        trials: list[TrialOutcome] = []
-        while iteration.recipe:
-            said = [trial for trial in self._trials.known(SEARCH, self._seed(len(trials)), iteration.recipe)
-                    if trial.outcome not in SAYS_NOTHING]
-            if not said:
-                break
-            trials.append(said[0])
-        return trials
-
-    def _note(self, iteration: Iteration, trials: list[TrialOutcome]) -> None:
-        iteration.seeds = [trial.seed for trial in trials]
-        iteration.trial_ids = [trial.trial_id for trial in trials]
-        iteration.outcomes = dict(Counter(trial.outcome for trial in trials))
-        iteration.trials, iteration.successes = len(trials), sum(trial.success for trial in trials)
-        errors = _evidence(trials).errors
-        iteration.position_error = sum(errors) / len(errors) if errors else None
-        self._save()
-
-    def _seed(self, index: int) -> int:
-        """Every recipe meets the same search seeds in the same order."""
-        return search_seeds(self.state.settings.campaign, 1, first=index)[0]
-
-    def _evidence_of_best(self) -> Evidence:
-        """All that is known of the best recipe on this station: search seeds, baseline, attempts at the gate."""
-        state, best = self.state, self.state.best
-        fresh = [measured for measured in (state.baseline, *state.attempts) if measured.recipe == best.commit]
-        results = list(best.results.values())
-        return Evidence(
-            sum(success for success, _ in results) + sum(measured.successes for measured in fresh),
-            len(results) + sum(measured.trials for measured in fresh),
-            tuple(error for error in (*(error for _, error in results),
-                                      *(error for measured in fresh for error in measured.position_errors))
-                  if error is not None))
-
-    def _show_candidate(self, iteration: Iteration) -> None:
-        """Raises RepositoryError."""
-        if self._shown != f'candidate {iteration.number}':
-            self._shown = ''
-            self._repository.discard()
-            if iteration.adopts:
-                self._repository.put_files_of(iteration.adopts)     # byte by byte what the peer measured
-            else:
-                self._repository.write(iteration.files)
-            self._shown = f'candidate {iteration.number}'
-
-    def _show_best(self) -> str:
-        """Puts the best recipe into the work tree and returns its identity."""
-        if self._shown != 'best':
-            self._repository.discard()
-            self._shown = 'best'
-        return self._repository.identity()
 
     def _finish(self, iteration: Iteration, kept: bool, reason: str, committed: str) -> None:
         state, settings = self.state, self.state.settings
@@ -391,7 +311,7 @@ class Campaign:
         }, second_parent=iteration.adopts if kept and iteration.adopts else None)
         if not kept and not self._repository.is_reverted(iteration.commit):
             self._repository.revert(iteration.commit)
-        self._shown = ''
+        self._shown.forget()
         iteration.state, iteration.ended = KEPT if kept else REVERTED, _now()
         if kept:
             self._set_best(iteration)
@@ -422,7 +342,7 @@ class Campaign:
             return
         if state.gate is None:
             self._begin_attempt()
-        self._show_best()
+        self._shown.best()
         self._listener.event(GATE, len(state.iterations), f'measuring the best recipe on {state.gate.planned} fresh '
                                                           f'seeds', state.best.commit)
         while not state.gate.done:
@@ -469,11 +389,6 @@ class Campaign:
         with self._saving:
             self.state.time_split = self.time_split.totals
             self.state.write(self._file)
-
-
-def _evidence(trials: Sequence[TrialOutcome]) -> Evidence:
-    return Evidence(sum(trial.success for trial in trials), len(trials),
-                    tuple(trial.position_error for trial in trials if trial.position_error is not None))
 
 
 def _trailers(message: str) -> dict[str, str]:

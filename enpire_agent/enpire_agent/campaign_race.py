@@ -1,0 +1,99 @@
+"""The trials of one hypothesis: its race against the best recipe."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Callable, Sequence
+
+from enpire_agent.campaign_budget import CampaignBudget
+from enpire_agent.campaign_state import SEARCH, CampaignState, Iteration, TrialOutcome
+from enpire_agent.campaign_trials import SAYS_NOTHING, CampaignTrials
+from enpire_agent.racing import Evidence, Move, decide
+from enpire_agent.seeds import search_seeds
+from enpire_agent.shown_recipe import ShownRecipe
+
+_POLICY_ERRORS_TO_STOP = 2       # consecutive; then the edit is broken, more trials teach nothing
+
+
+class CampaignRace:
+    """Runs and decides races. save: writes the campaign's state; called whenever something is known."""
+
+    def __init__(self, state: CampaignState, trials: CampaignTrials, budget: CampaignBudget, shown: ShownRecipe,
+                 save: Callable[[], None]):
+        self._state = state
+        self._trials = trials
+        self._budget = budget
+        self._shown = shown
+        self._save = save
+
+    def run(self, iteration: Iteration) -> tuple[bool, str]:
+        """Trials of the candidate, and of the best recipe where that one is known less, until racing.decide knows.
+
+        Returns (keep, why).
+        """
+        state = self._state
+        trials = self._known_trials(iteration)
+        while True:
+            self._note(iteration, trials)
+            best = self.evidence_of_best()
+            decision = decide(_evidence(trials), best, state.settings.search_trials)
+            iteration.before, iteration.probability = str(best), decision.probability
+            if decision.over:
+                return decision.move is Move.KEEP, decision.reason
+            last = [trial.outcome for trial in trials[-_POLICY_ERRORS_TO_STOP:]]
+            if last == ['POLICY_ERROR'] * _POLICY_ERRORS_TO_STOP:
+                return False, f'{iteration.successes} of {iteration.trials}: given up, {trials[-1].reason}'
+            spent = self._budget.no_room_for_trials(1) if trials else ''
+            if spent:
+                return False, f'{decision.reason or _evidence(trials)}: undecided when {spent}'
+            if decision.move is Move.TRY_BEST:
+                recipe = self._shown.best()
+                state.best.add(self._trials.search(recipe, self._seed(len(state.best.results))))
+            else:
+                self._shown.candidate(iteration)
+                trials.append(self._trials.search(iteration.recipe, self._seed(len(trials))))
+
+    def note_known(self, iteration: Iteration) -> None:
+        """Of a candidate that was decided: trials that only the ledger knows belong to it."""
+        self._note(iteration, self._known_trials(iteration))
+
+    def evidence_of_best(self) -> Evidence:
+        """All that is known of the best recipe on this station: search seeds, baseline, attempts at the gate."""
+        state, best = self._state, self._state.best
+        fresh = [measured for measured in (state.baseline, *state.attempts) if measured.recipe == best.commit]
+        results = list(best.results.values())
+        return Evidence(
+            sum(success for success, _ in results) + sum(measured.successes for measured in fresh),
+            len(results) + sum(measured.trials for measured in fresh),
+            tuple(error for error in (*(error for _, error in results),
+                                      *(error for measured in fresh for error in measured.position_errors))
+                  if error is not None))
+
+    def _known_trials(self, iteration: Iteration) -> list[TrialOutcome]:
+        """Trials of the candidate that the ledger knows, from the first seed on without a gap."""
+        trials: list[TrialOutcome] = []
+        while iteration.recipe:
+            said = [trial for trial in self._trials.known(SEARCH, self._seed(len(trials)), iteration.recipe)
+                    if trial.outcome not in SAYS_NOTHING]
+            if not said:
+                break
+            trials.append(said[0])
+        return trials
+
+    def _note(self, iteration: Iteration, trials: list[TrialOutcome]) -> None:
+        iteration.seeds = [trial.seed for trial in trials]
+        iteration.trial_ids = [trial.trial_id for trial in trials]
+        iteration.outcomes = dict(Counter(trial.outcome for trial in trials))
+        iteration.trials, iteration.successes = len(trials), sum(trial.success for trial in trials)
+        errors = _evidence(trials).errors
+        iteration.position_error = sum(errors) / len(errors) if errors else None
+        self._save()
+
+    def _seed(self, index: int) -> int:
+        """Every recipe meets the same search seeds in the same order."""
+        return search_seeds(self._state.settings.campaign, 1, first=index)[0]
+
+
+def _evidence(trials: Sequence[TrialOutcome]) -> Evidence:
+    return Evidence(sum(trial.success for trial in trials), len(trials),
+                    tuple(trial.position_error for trial in trials if trial.position_error is not None))
