@@ -70,7 +70,8 @@ class Campaign:
             environment_changes=environment_changes, await_station=await_station)
         self._budget = CampaignBudget(self.state, lambda: self.elapsed, lambda: self._trials.usual_time)
         self._shown = ShownRecipe(repository)
-        self._race = CampaignRace(self.state, self._trials, self._budget, self._shown, self._save)
+        self._race = CampaignRace(self.state, self._trials, self._budget, self._shown, listener,
+                                  self._save)
 
     # --- control and looks, from any thread ---
 
@@ -276,7 +277,6 @@ class Campaign:
         """Test one hypothesis and decide; goes on where a stop or crash interrupted it."""
         committed = self._repository.iteration_commit(iteration.number)
         if committed:
-            self._race.note_known(iteration)
             trailers = _trailers(self._repository.message(committed))
             kept, reason = trailers.get('Decision') == 'keep', trailers.get('Reason', '')
         else:

@@ -100,7 +100,9 @@ class Measurement:
 class Iteration:
     """One hypothesis and what became of it. `files`: the edit (None deletes a file).
 
+    seeds, trial_ids, outcomes, trials, successes: of its race; those of the regression gate are in the ledger alone.
     probability: that it is better than the best recipe was, as of the decision; before: what that one had done then.
+    won: why it won its race, '' when it did not or has not yet.
     """
 
     number: int
@@ -122,6 +124,7 @@ class Iteration:
     position_error: float | None = None
     before: str = ''             # e.g. "2 of 6"
     probability: float | None = None
+    won: str = ''
     started: str = ''
     ended: str = ''
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from typing import Callable, Protocol
+from typing import Callable, Collection, Protocol
 
 from enpire_agent.campaign_state import SEARCH, Best, CampaignState, Measurement, TrialOutcome, outcome_of_line
 from enpire_agent.ledger import Ledger
@@ -119,6 +119,15 @@ class CampaignTrials:
         """Trials that are in the ledger, in their order."""
         return [outcome_of_line(line) for line in self._ledger.entries()
                 if (line['kind'], line['seed'], line['recipe']) == (kind, seed, recipe)]
+
+    def search_results(self, recipes: Collection[str]) -> dict[int, bool]:
+        """Search seed -> whether a recipe of these names succeeded, of all its trials that say something about it."""
+        results: dict[int, bool] = {}
+        for line in self._ledger.entries():
+            trial = outcome_of_line(line)
+            if trial.kind == SEARCH and trial.recipe in recipes and trial.outcome not in SAYS_NOTHING:
+                results.setdefault(trial.seed, trial.success)
+        return results
 
     def of_ids(self, trial_ids: list[str]) -> list[TrialOutcome]:
         wanted = set(trial_ids)

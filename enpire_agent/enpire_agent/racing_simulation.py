@@ -10,9 +10,10 @@ import random
 from dataclasses import dataclass, field
 from functools import lru_cache
 from statistics import NormalDist, mean
-from typing import Callable
+from typing import Callable, Sequence
 
 from enpire_agent.racing import Evidence, Move, decide
+from enpire_agent.regression import next_step, regression_seeds
 
 DIFFICULTY = 0.8     # standard deviation of how much harder one start pose is than another, on the logit scale
 WORSE = 0.1          # on the logit scale: what is worse by more than this was kept by mistake
@@ -22,16 +23,27 @@ WORSE = 0.1          # on the logit scale: what is worse by more than this was k
 class BernoulliRecipe:
     """A recipe that succeeds at random: `skill` is the logit of its success rate on a start pose of mean difficulty.
 
-    fresh: successes and trials on seeds that no other recipe sees, as of a baseline.
+    fresh: successes and trials on seeds that no other recipe sees, as of a baseline. aside: results of the regression
+    gate, on seeds that are no fair sample. former: the best recipe before it.
     """
 
     skill: float
     results: dict[int, bool] = field(default_factory=dict)
     fresh: tuple[int, int] = (0, 0)
+    aside: dict[int, bool] = field(default_factory=dict)
+    former: 'BernoulliRecipe | None' = None
 
     @property
     def evidence(self) -> Evidence:
         return Evidence(sum(self.results.values()) + self.fresh[0], len(self.results) + self.fresh[1])
+
+    @property
+    def all_results(self) -> dict[int, bool]:
+        return {**self.results, **self.aside}
+
+    @property
+    def failures(self) -> list[int]:
+        return [seed for seed, success in self.all_results.items() if not success]
 
 
 class BernoulliStation:
@@ -43,12 +55,14 @@ class BernoulliStation:
         self._difficulty = difficulty
         self._poses: dict[int, float] = {}
 
-    def trial(self, recipe: BernoulliRecipe, seed: int) -> bool:
-        if seed not in recipe.results:
+    def trial(self, recipe: BernoulliRecipe, seed: int, aside: bool = False) -> bool:
+        known = recipe.all_results
+        if seed not in known:
             pose = self._poses.setdefault(seed, self.rng.gauss(0, self._difficulty))
-            recipe.results[seed] = self.rng.random() < _sigmoid(recipe.skill + pose)
+            known[seed] = self.rng.random() < _sigmoid(recipe.skill + pose)
             self.trials += 1
-        return recipe.results[seed]
+        (recipe.aside if aside else recipe.results)[seed] = known[seed]
+        return known[seed]
 
     def measure(self, recipe: BernoulliRecipe, trials: int) -> None:
         """Fresh trials, not counted."""
@@ -88,6 +102,50 @@ def fixed_number(trials: int) -> Rule:
                 return False
         return successes >= to_reach
     return rule
+
+
+@dataclass
+class Winners:
+    """Candidates that won their race, those of them that the regression gate reverted, and the trials that it took."""
+
+    number: int = 0
+    reverted: int = 0
+    trials: int = 0
+
+
+def gated(rule: Rule, winners: Winners) -> Rule:
+    """A rule with the regression gate of regression.py behind it, which counts in `winners`."""
+    def both(station: BernoulliStation, best: BernoulliRecipe, candidate: BernoulliRecipe) -> bool:
+        if not rule(station, best, candidate):
+            return False
+        before, earlier, former = station.trials, [], best.former
+        while former is not None:
+            earlier.insert(0, former.failures)
+            former = former.former
+        passed = pass_gate(station, regression_seeds(earlier), candidate, best)
+        winners.number, winners.reverted = winners.number + 1, winners.reverted + (not passed)
+        winners.trials += station.trials - before
+        return passed
+    return both
+
+
+def pass_gate(station: BernoulliStation, seeds: Sequence[int], candidate: BernoulliRecipe,
+              best: BernoulliRecipe) -> bool:
+    """The regression gate on these seeds."""
+    while not (step := next_step(seeds, candidate.all_results, best.all_results)).over:
+        station.trial(candidate if step.move is Move.TRY_CANDIDATE else best, step.seed, aside=True)
+    return step.move is Move.KEEP
+
+
+def gate_rate(seeds: int, best_rate: float, candidate_rate: float, *, repeats: int = 1000) -> 'KeepRate':
+    """How often the regression gate keeps a winner, by the rates at which both succeed on its seeds, all of them new."""
+    kept, trials = 0, 0
+    for repeat in range(repeats):
+        station = BernoulliStation(random.Random(repeat), difficulty=0.0)
+        recipes = BernoulliRecipe(_logit(candidate_rate)), BernoulliRecipe(_logit(best_rate))
+        kept += pass_gate(station, range(seeds), *recipes)
+        trials += station.trials
+    return KeepRate(kept / repeats, trials / repeats)
 
 
 @dataclass(frozen=True)
@@ -134,7 +192,7 @@ def hill_climb(rule: Rule, trials: int, *, repeats: int = 200, start: float = -1
         while station.trials < trials:
             iterations += 1
             change = _idea(station.rng) - 0.15 * max(0.0, best.skill - start)
-            candidate = BernoulliRecipe(best.skill + change)
+            candidate = BernoulliRecipe(best.skill + change, former=best)
             if rule(station, best, candidate):
                 kept += 1
                 worse += change < -WORSE
@@ -171,6 +229,9 @@ def _logit(rate: float) -> float:
     return math.log(rate / (1 - rate)) if rate < 1 else math.inf
 
 
+_GATE_RATES = ((0.5, 0.5), (0.7, 0.7), (0.9, 0.9), (0.9, 0.7), (0.9, 0.5), (0.9, 0.3), (0.9, 0.1), (0.5, 0.1))   # best, candidate
+
+
 def main() -> None:
     rules = {'6 trials, 1 more': fixed_number(6), '12 trials, 1 more': fixed_number(12), 'racing, first 6': racing(6),
              'racing, first 4': racing(4)}
@@ -189,6 +250,17 @@ def main() -> None:
             print(f'{name:>20s} ' + ' | '.join(
                 f'{trials} trials: {100 * c.rate:.1f} % ({100 * c.low:.1f} %), {c.iterations:.0f} tried, {c.kept:.1f} '
                 f'kept, {100 * c.worse:.0f} % worse' for trials, c in climbs))
+    for start, baseline, trials in ((-1.0, 20, 400), (_logit(0.95), 50, 1000)):
+        winners = Winners()
+        climb = hill_climb(gated(racing(6), winners), trials, start=start, baseline=baseline)
+        print(f'with the regression gate, {trials} trials: {100 * climb.rate:.1f} % ({100 * climb.low:.1f} %), '
+              f'{winners.reverted} of {winners.number} winners reverted, {winners.trials / winners.number:.2f} trials each')
+    print('the regression gate: winners reverted (trials), by the rates of candidate and best recipe on its seeds')
+    for seeds in (6, 12, 24):
+        cells = [gate_rate(seeds, best, candidate) for best, candidate in _GATE_RATES]
+        print(f'{seeds:>14d} seeds ' + ' '.join(
+            f'{100 * c:.0f}/{100 * b:.0f}: {100 * (1 - cell.kept):.1f} % ({cell.trials:.0f})'
+            for (b, c), cell in zip(_GATE_RATES, cells)))
 
 
 def _print_keep_rates(rules: dict[str, Rule], pairs: list[tuple[float, float]], baseline: int) -> None:

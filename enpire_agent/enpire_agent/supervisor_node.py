@@ -315,6 +315,8 @@ def progress_text(state: CampaignState) -> str:
         running = state.iterations[-1] if state.iterations and state.iterations[-1].state == 'running' else None
         if running is None:
             return 'choosing the next hypothesis'
+        if running.won:
+            return 'won its race; looking where earlier best recipes failed'
         best = f', the best recipe {running.before}' if running.before else ''
         return f'{running.successes} of {running.trials} so far{best}'
     measured = state.baseline if state.phase == 'baseline' else state.gate

@@ -81,6 +81,7 @@ class FakeStation:
         self.rate_of = rate_of    # of the recipe's parameters
         self.before_trial = lambda number: None
         self.kinds = []           # of the trials run
+        self.seed = None          # of the trial that runs
         self.waited_before = []   # numbers of the trials before which somebody made sure of the station
         self.missing = []         # what it lacks then
         self._identities = {}
@@ -92,6 +93,7 @@ class FakeStation:
     def run_trial(self, kind, seed, cancelled):
         self.count += 1
         self.kinds.append(kind)
+        self.seed = seed
         self.before_trial(self.count)
         parameters = load_recipe(self.work_tree).parameters
         # Fresh seeds are drawn by the operating system: there the outcome follows from the number of the trial.
