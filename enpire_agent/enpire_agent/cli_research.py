@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import sys
 import time
@@ -44,10 +43,14 @@ def add_verbs(verbs) -> None:
     _add_budget_options(campaign, 0, 0, 0)
     campaign.set_defaults(run=run_campaign)
 
-    evaluate = verbs.add_parser('evaluate', help='many trials of a recipe in simulation without ROS, on all cores')
+    evaluate = verbs.add_parser('evaluate', help='many trials of a recipe in simulation without ROS, on all cores or a '
+                                                 'Ray cluster')
     evaluate.add_argument('recipe', help='folder with policy.py and recipe.yaml')
     evaluate.add_argument('--trials', type=_count, default=500, metavar='N')
-    evaluate.add_argument('--executor', choices=('local',), default='local', help='where; local: this machine')
+    evaluate.add_argument('--executor', choices=('local', 'ray'), default='local',
+                          help='where; local: on this machine; ray: on the Ray cluster at --address')
+    evaluate.add_argument('--address', default='', metavar='HOST:PORT',
+                          help='of the Ray cluster, or auto; default: one of this machine alone')
     evaluate.add_argument('--workers', type=_count, default=0, metavar='N', help='processes; default: one a core')
     evaluate.add_argument('--seeds', default='', metavar='NAME',
                           help='stream of seeds, the same for the same name; default: a new one')
@@ -263,26 +266,16 @@ def _ledgers(options) -> list:
 def run_evaluate(options) -> int:
     import secrets
 
-    from enpire_agent.evaluation import LocalExecutor, evaluate
+    from enpire_agent.evaluation import evaluate
+    from enpire_agent.evaluation_progress import ProgressBar
     from enpire_agent.score import score
     from enpire_bringup.paths import runs_directory
 
     stream = options.seeds or secrets.token_hex(4)
-    executor, began = LocalExecutor(options.workers), time.monotonic()
-    shown = -math.inf
-
-    def show(text: str) -> None:
-        nonlocal shown
-        now, terminal = time.monotonic(), sys.stderr.isatty()
-        if terminal or now - shown >= 10.0:
-            shown = now
-            print(f'\r\x1b[K{text}' if terminal else text, end='' if terminal else '\n', file=sys.stderr, flush=True)
-
+    executor, began = _executor(options), time.monotonic()
     ledger = evaluate(Path(options.recipe), runs=runs_directory(), name=options.name or f'evaluation-{stream}',
                       stream=stream, trials=options.trials, executor=executor, task=options.task,
-                      station=options.station, progress=show)
-    if sys.stderr.isatty():
-        print(file=sys.stderr)
+                      station=options.station, progress=ProgressBar(sys.stderr).show)
     lines, seconds = ledger.verify(), time.monotonic() - began
     figures = score(lines)
     low, high = figures.interval
@@ -296,6 +289,17 @@ def run_evaluate(options) -> int:
           f'{100 * low:.1f} to {100 * high:.1f} %; {", ".join(f"{n} {name}" for name, n in figures.outcomes.items())}\n'
           f'{executor.workers} workers, {seconds:.0f} s; the same again: --seeds {stream} --name <another>\n{ledger.file}')
     return 0
+
+
+def _executor(options):
+    from enpire_agent.evaluation import EvaluationError, LocalExecutor
+    from enpire_agent.ray_executor import RayExecutor
+
+    if options.executor == 'ray':
+        return RayExecutor(options.address, options.workers)
+    if options.address:
+        raise EvaluationError('--address is of a Ray cluster; add --executor ray')
+    return LocalExecutor(options.workers)
 
 
 def run_score(options) -> int:

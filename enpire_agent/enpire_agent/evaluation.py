@@ -1,6 +1,7 @@
 """Many trials of one recipe at once, in worlds without ROS and cameras (in_process_station.py), on all cores.
 
-The same stream of seeds gives the same results, however many workers there are. An evaluation that was interrupted goes
+An executor has a `name`, the number of its `workers`, and `run(job, seeds)`, which gives results as they come: the one
+here runs processes of this machine, that of ray_executor.py those of a Ray cluster. The same stream of seeds gives the same results, however many workers there are. An evaluation that was interrupted goes
 on under its name: seeds that are in its ledger are not run again.
 """
 
@@ -12,10 +13,13 @@ import os
 import time
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Iterator, Sequence
+from typing import Callable, Iterable, Iterator, Sequence
 
+from enpire_agent import job_files
+from enpire_agent.evaluation_progress import EvaluationProgress
 from enpire_agent.frozen_environment import frozen_environment, keep_manifest
 from enpire_agent.ledger import Ledger
 from enpire_agent.recipe_repository import recipe_identity
@@ -46,15 +50,36 @@ class Job:
         from enpire_agent.policy_session import PolicyFailure, PolicySession
 
         task, station = _world(self.task, self.station)
-        started, began = utc_now(), time.monotonic()
+        started, began, isolation = utc_now(), time.monotonic(), ''
         try:
             with PolicySession(self.recipe, task, world_waits=True) as session:
+                isolation = session.isolation
                 episode = station.run(ConfinedPolicy(session), seed)
         except PolicyFailure as failure:
             episode = Episode(seed, 'POLICY_ERROR', str(failure), 0.0, math.nan, math.nan)
         return {'seed': seed, 'outcome': episode.outcome, 'reason': episode.reason, 'duration': episode.duration,
+                'isolation': isolation,
                 'position_error': episode.position_error if math.isfinite(episode.position_error) else None,
                 'wall_duration': round(time.monotonic() - began, 3), 'started': started, 'ended': utc_now()}
+
+    def pack(self) -> job_files.JobFiles:
+        """Everything that a machine without these files needs. Raises JobFilesError."""
+        return job_files.read_job_files(Path(self.recipe), load_task(self.task), load_station(self.station))
+
+    @classmethod
+    def unpack(cls, packed: job_files.JobFiles, folder: Path) -> Job:
+        """The job of `pack`, with its files in an empty folder of this machine; its world is ready then."""
+        job = cls(*packed.unpack(folder))
+        _world(job.task, job.station)
+        return job
+
+    def fingerprint(self, modules: Iterable[str]) -> dict[str, str]:
+        """What has to be the same on two machines for the same results, name -> version or SHA-256.
+
+        modules: of the suite, those that run the job.
+        """
+        return {**job_files.environment_fingerprint(load_task(self.task), load_station(self.station)),
+                **job_files.suite_fingerprint(modules)}
 
 
 class LocalExecutor:
@@ -100,11 +125,11 @@ class LocalExecutor:
 
 
 def evaluate(recipe: Path, *, runs: Path, name: str, stream: str, trials: int, executor, task: str, station: str,
-             progress: Callable[[str], None] = lambda text: None) -> Ledger:
+             progress: Callable[[EvaluationProgress], None] = lambda progress: None) -> Ledger:
     """Run `trials` trials on the seeds of `stream` into the ledger runs/<name>/in_process/ledger.jsonl.
 
-    progress: hears counts, rate and time left after every trial. Raises EvaluationError, ConfigurationError,
-    EnvironmentChanged.
+    progress: hears how far it is after every trial. Raises EvaluationError, ConfigurationError, EnvironmentChanged,
+    JobFilesError.
     """
     asked, where = load_task(task), load_station(station)
     if not (recipe / 'policy.py').is_file():
@@ -120,15 +145,15 @@ def evaluate(recipe: Path, *, runs: Path, name: str, stream: str, trials: int, e
     keep_manifest(ledger.file.parent, manifest)
     left = [seed for seed in seeds if seed not in known]
     began, succeeded = time.monotonic(), 0
-    for number, result in enumerate(executor.run(Job(str(recipe), str(asked.directory), str(where.file)), left), 1):
-        ledger.append({
-            'trial_id': new_trial_id('manual'), 'campaign': name,
-            'station': STATION, 'task': asked.name, 'kind': 'manual', 'recipe': identity,
-            'env_hash': manifest.env_hash, 'simulation': executor.name, **result})
-        succeeded += result['outcome'] == 'SUCCESS'
-        rate = number / (time.monotonic() - began)
-        progress(f'{number} of {len(left)} trials, {succeeded} succeeded, {rate:.2f} trials/s, '
-                 f'left {_minutes((len(left) - number) / rate)}')
+    job = Job(str(recipe), str(asked.directory), str(where.file))
+    with closing(executor.run(job, left)) as results:      # however this ends, it ends what the executor started
+        for number, result in enumerate(results, 1):
+            ledger.append({
+                'trial_id': new_trial_id('manual'), 'campaign': name,
+                'station': STATION, 'task': asked.name, 'kind': 'manual', 'recipe': identity,
+                'env_hash': manifest.env_hash, 'simulation': executor.name, **result})
+            succeeded += result['outcome'] == 'SUCCESS'
+            progress(EvaluationProgress(number, len(left), succeeded, time.monotonic() - began))
     return ledger
 
 
@@ -143,7 +168,3 @@ def _world(task: str, station: str) -> tuple:
         loaded = load_task(task)
         _worlds[key] = loaded, InProcessStation(load_station(station), loaded)
     return _worlds[key]
-
-
-def _minutes(seconds: float) -> str:
-    return f'{int(seconds) // 60}:{int(seconds) % 60:02d}'

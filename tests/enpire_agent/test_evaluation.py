@@ -1,30 +1,22 @@
 """Many trials at once: the same results on any number of workers, none lost, none run twice."""
 
+import io
 import json
-import os
-import re
-import shutil
-import signal
 
 import pytest
 
 from enpire_agent.cli import main
 from enpire_agent.evaluation import EvaluationError, Job, LocalExecutor, evaluate
+from enpire_agent.evaluation_progress import EvaluationProgress, ProgressBar
 from enpire_agent.seeds import evaluation_seeds
-from enpire_bringup.paths import share_directory
+from evaluated_jobs import DeadlyJob, short_push_t
 
 STATION = 'yam_bimanual_sim'
 
 
 @pytest.fixture
 def task(tmp_path):
-    """Push-T with very short episodes."""
-    shutil.copytree(share_directory() / 'tasks' / 'push_t', tmp_path / 'push_t')
-    file = tmp_path / 'push_t' / 'task.yaml'
-    text, count = re.subn(r'episode_timeout: [0-9.]+', 'episode_timeout: 0.3', file.read_text())
-    assert count == 1
-    file.write_text(text)
-    return tmp_path / 'push_t'
+    return short_push_t(tmp_path)
 
 
 def results_of(ledger):
@@ -45,7 +37,7 @@ def test_the_same_seeds_give_the_same_results_on_any_number_of_workers(task, tmp
 
 
 def test_an_interrupted_evaluation_goes_on_and_one_of_another_recipe_is_refused(task, tmp_path):
-    def interrupt(text):
+    def interrupt(progress):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -59,20 +51,6 @@ def test_an_interrupted_evaluation_goes_on_and_one_of_another_recipe_is_refused(
         run(task, tmp_path)
     with pytest.raises(EvaluationError, match='no policy.py there'):
         run(task, tmp_path, 'f', recipe=tmp_path)
-
-
-class DeadlyJob:
-    """Kills its worker once for each marked seed, the first time."""
-
-    def __init__(self, folder, deadly):
-        self.folder, self.deadly = folder, deadly
-
-    def run(self, seed):
-        mark = self.folder / str(seed)
-        if seed in self.deadly and not mark.exists():
-            mark.touch()
-            os.kill(os.getpid(), signal.SIGKILL)
-        return {'seed': seed}
 
 
 def test_the_trials_of_a_killed_worker_are_run_again(tmp_path):
@@ -101,3 +79,35 @@ def test_on_the_command_line(task, tmp_path, monkeypatch, capsys):
     assert 'of 1 trials' in captured.err and 'trials/s, left' in captured.err
     assert main(['score', 'evaluation-s']) == 0
     assert '1 trials succeeded' in capsys.readouterr().out
+
+
+def test_an_address_without_ray_is_refused(task, capsys):
+    assert main(['evaluate', str(task / 'recipe'), '--task', str(task), '--address', 'lab:6379']) == 2
+    assert capsys.readouterr().err == 'enpire: --address is of a Ray cluster; add --executor ray\n'
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_progress_on_a_terminal_is_one_line_with_a_bar(monkeypatch):
+    monkeypatch.setenv('COLUMNS', '120')
+    stream = Terminal()
+    bar = ProgressBar(stream)
+    for done in (10, 20):
+        bar.show(EvaluationProgress(done, 20, done - 1, done / 2))
+    half, whole = stream.getvalue().split('\r\x1b[K')[1:]
+    assert half == '[############------------]  50 % 10 of 20 trials, 9 succeeded, 2.00 trials/s, left 0:05'
+    assert whole.endswith('left 0:00\n') and '100 %' in whole
+    monkeypatch.setenv('COLUMNS', '40')
+    bar.show(EvaluationProgress(1, 20, 1, 1.0))
+    assert len(stream.getvalue().rpartition('\x1b[K')[2]) == 39, 'a line that wraps would not be replaced'
+
+
+def test_progress_in_a_file_is_a_line_now_and_then_and_the_last_one():
+    stream = io.StringIO()
+    bar = ProgressBar(stream)
+    for done in (1, 2, 3):
+        bar.show(EvaluationProgress(done, 3, 0, float(done)))
+    assert [line.split(',')[0] for line in stream.getvalue().splitlines()] == ['1 of 3 trials', '3 of 3 trials']
