@@ -337,8 +337,7 @@ class Campaign:
         """Fresh seeds until the first that does not succeed; to the end when nothing else can be tried any more."""
         state = self.state
         if not self._own_work():
-            self._finish_campaign(f'the best recipe is that of {state.best.adopted_from}' if state.best.adopted_from
-                                  else self._goal_reached() or 'no hypothesis was kept')
+            self._finish_campaign(self._end_without_gate())
             return
         if state.gate is None:
             self._begin_attempt()
@@ -365,8 +364,17 @@ class Campaign:
             return
         state.best.trials, state.best.successes = state.gate.trials, state.gate.successes
         self._listener.kept(state.best, 'keep', state.baseline.recipe, state.settings.env_hash)
-        self._finish_campaign(f'{"the gate is passed: " if state.gate.passed else ""}{state.gate} on fresh seeds, the '
-                              f'starting recipe had {state.baseline}')
+        self._finish_campaign(f'{self._trials.solved()}; the starting recipe had {state.baseline}')
+
+    def _end_without_gate(self) -> str:
+        """How it ends where this station has no recipe of its own to try at the gate."""
+        best, baseline = self.state.best, self.state.baseline
+        if best.adopted_from:
+            return f'the best recipe is that of {best.adopted_from}'
+        if baseline.passed and baseline.source:
+            return f'the recipe it starts from passed the gate of {baseline.source}: {baseline}'
+        return f'{self._trials.solved()}; ' + ('the recipe it starts from' if baseline.passed
+                                               else 'no hypothesis was kept')
 
     def _begin_attempt(self) -> None:
         self.state.gate = Measurement(self.state.best.commit, self.state.settings.gate_trials)

@@ -8,6 +8,7 @@ from typing import Callable, Collection, Protocol
 
 from enpire_agent.campaign_state import SEARCH, Best, CampaignState, Measurement, TrialOutcome, outcome_of_line
 from enpire_agent.ledger import Ledger
+from enpire_agent.score import Solved, solved
 from enpire_agent.seeds import gate_seed
 from enpire_agent.station_hold import StationHold
 from enpire_agent.time_split import HELD, RUNNING, TimeSplit
@@ -128,6 +129,10 @@ class CampaignTrials:
             if trial.kind == SEARCH and trial.recipe in recipes and trial.outcome not in SAYS_NOTHING:
                 results.setdefault(trial.seed, trial.success)
         return results
+
+    def solved(self) -> Solved:
+        """Whether a recipe of this campaign has solved its task so far."""
+        return solved(self._ledger.entries(), self._state.settings.gate_trials)
 
     def of_ids(self, trial_ids: list[str]) -> list[TrialOutcome]:
         wanted = set(trial_ids)

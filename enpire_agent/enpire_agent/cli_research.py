@@ -68,7 +68,9 @@ def add_verbs(verbs) -> None:
     score.add_argument('--recipe', default='', metavar='COMMIT',
                        help='only trials of this recipe: a commit, the hash of its files, or a folder')
     score.add_argument('--env-hash', default='', metavar='HASH', help='only trials of this environment')
-    score.add_argument('--window', type=_count, default=50, metavar='N', help='consecutive trials of the window')
+    score.add_argument('--window', type=_count, default=50, metavar='N',
+                       help='consecutive trials of the window, and successes on fresh seeds that solve the task; '
+                            'default: %(default)s')
     score.add_argument('--any-scorer', action='store_true',
                        help='score also with another scorer than the trials were made with, and say so')
     score.add_argument('--json', action='store_true', help='as JSON')
@@ -202,9 +204,8 @@ def run_campaign(options) -> int:
         result = run_shown(client, goal, progress)
     print(f'enpire: {result.message}')
     if result.gate_trials:
-        print(f'        starting recipe {result.baseline_successes}/{result.baseline_trials}, best recipe '
-              f'{result.gate_successes}/{result.gate_trials} ({result.best_recipe[:10]}), {result.iterations} '
-              f'iterations, {result.trials} trials; ./enpire report {name} writes its page')
+        print(f'        best recipe {result.best_recipe[:10]}, {result.iterations} iterations, {result.trials} trials; '
+              f'./enpire report {name} writes its page')
     return 0 if result.success else 1
 
 
@@ -313,7 +314,11 @@ def run_score(options) -> int:
         print(json.dumps({
             'trials': figures.trials, 'successes': figures.successes, 'outcomes': figures.outcomes,
             'window': figures.window, 'window_success': figures.window_success, 'interval': list(figures.interval),
-            'env_hash': figures.env_hash, 'time_to_success_s': figures.time_to_success_s}))
+            'env_hash': figures.env_hash, 'time_to_success_s': figures.time_to_success_s,
+            'solved': figures.solved.yes, 'fresh_seeds': {
+                'needed': figures.solved.needed, 'trials': figures.solved.trials,
+                'successes': figures.solved.successes, 'interval': list(figures.solved.interval),
+                'recipe': figures.solved.recipe}}))
         print(*notes(trials), sep='\n', end='', file=sys.stderr)
         return 0
     if not figures.trials:

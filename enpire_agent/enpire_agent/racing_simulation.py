@@ -138,7 +138,7 @@ def pass_gate(station: BernoulliStation, seeds: Sequence[int], candidate: Bernou
 
 
 def gate_rate(seeds: int, best_rate: float, candidate_rate: float, *, repeats: int = 1000) -> 'KeepRate':
-    """How often the regression gate keeps a winner, by the rates at which both succeed on its seeds, all of them new."""
+    """How often the regression gate keeps a winner, by the rates of success on its seeds, which neither has met."""
     kept, trials = 0, 0
     for repeat in range(repeats):
         station = BernoulliStation(random.Random(repeat), difficulty=0.0)
@@ -229,7 +229,8 @@ def _logit(rate: float) -> float:
     return math.log(rate / (1 - rate)) if rate < 1 else math.inf
 
 
-_GATE_RATES = ((0.5, 0.5), (0.7, 0.7), (0.9, 0.9), (0.9, 0.7), (0.9, 0.5), (0.9, 0.3), (0.9, 0.1), (0.5, 0.1))   # best, candidate
+# (best, candidate)
+_GATE_RATES = (0.5, 0.5), (0.7, 0.7), (0.9, 0.9), (0.9, 0.7), (0.9, 0.5), (0.9, 0.3), (0.9, 0.1), (0.5, 0.1)
 
 
 def main() -> None:
@@ -254,7 +255,8 @@ def main() -> None:
         winners = Winners()
         climb = hill_climb(gated(racing(6), winners), trials, start=start, baseline=baseline)
         print(f'with the regression gate, {trials} trials: {100 * climb.rate:.1f} % ({100 * climb.low:.1f} %), '
-              f'{winners.reverted} of {winners.number} winners reverted, {winners.trials / winners.number:.2f} trials each')
+              f'{winners.reverted} of {winners.number} winners reverted, {winners.trials / winners.number:.2f} trials '
+              'each')
     print('the regression gate: winners reverted (trials), by the rates of candidate and best recipe on its seeds')
     for seeds in (6, 12, 24):
         cells = [gate_rate(seeds, best, candidate) for best, candidate in _GATE_RATES]

@@ -84,8 +84,9 @@ def _differences(seeds: Sequence[int], candidate: Mapping[int, bool], best: Mapp
 
 def _solved(seeds: Sequence[int], candidate: Mapping[int, bool], best: Mapping[int, bool]) -> str:
     known = [seed for seed in seeds if seed in candidate and seed in best]
-    return (f'where earlier best recipes failed it solves {sum(candidate[seed] for seed in known)} of {len(known)}, the '
-            f'best recipe {sum(best[seed] for seed in known)}' if known else '')
+    here, there = (sum(results[seed] for seed in known) for results in (candidate, best))
+    return (f'where earlier best recipes failed it solves {here} of {len(known)}, the best recipe {there}' if known
+            else '')
 
 
 def _lost(seeds: Sequence[int], candidate: Mapping[int, bool], best: Mapping[int, bool]) -> str:

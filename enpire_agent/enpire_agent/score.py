@@ -1,4 +1,7 @@
-"""The score of trials, from ledger lines and nothing else."""
+"""The score of trials, from ledger lines and nothing else, and what `solved` means.
+
+It imports nothing of the suite: this one file is what the frozen environment holds a score to.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,44 @@ from functools import lru_cache
 from typing import Sequence
 
 SUCCESS = 'SUCCESS'
+FRESH_KINDS = 'baseline', 'gate'     # of trials on seeds that were drawn when the trial began
 
 
 class ScoreError(ValueError):
     """The trials cannot be scored together."""
+
+
+@dataclass(frozen=True)
+class Solved:
+    """Whether one recipe succeeded in `needed` of `needed` consecutive trials on fresh seeds.
+
+    successes, trials: that run; where there is none, all trials on fresh seeds of the recipe that was tried on them last.
+    recipe: whose; '' where nothing was tried on fresh seeds.
+    """
+
+    yes: bool
+    needed: int
+    successes: int = 0
+    trials: int = 0
+    recipe: str = ''
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % Clopper-Pearson interval of the success rate."""
+        return success_interval(self.successes, self.trials)
+
+    @property
+    def figures(self) -> str:
+        """What it stands on, in words."""
+        if not self.trials:
+            return f'nothing was tried on fresh seeds, where {self.needed} consecutive successes are needed'
+        low, high = self.interval
+        return (f'{self.successes} of {self.trials}{" consecutive" if self.yes else ""} on fresh seeds, 95 % interval '
+                f'{100 * low:.0f} to {100 * high:.0f} %'
+                + ('' if self.yes else f', where {self.needed} consecutive are needed'))
+
+    def __str__(self) -> str:
+        return f'{"solved" if self.yes else "not solved"}: {self.figures}'
 
 
 @dataclass(frozen=True)
@@ -22,7 +59,8 @@ class Score:
 
     interval: 95 % Clopper-Pearson interval of the success rate. window_success: success rate over the last
     `window` consecutive trials, None before the window is full. time_to_success_s: wall time from the first
-    trial's start to the end of the first full window of successes, None when there is none yet.
+    trial's start to the end of the first full window of successes, None when there is none yet. solved: with a window
+    of successes on fresh seeds.
     """
 
     trials: int
@@ -33,6 +71,7 @@ class Score:
     interval: tuple[float, float]
     env_hash: str
     time_to_success_s: float | None
+    solved: Solved
 
     @property
     def rate(self) -> float | None:
@@ -43,8 +82,10 @@ def score(entries: Sequence[dict], window: int = 50) -> Score:
     """Score ledger lines in their order.
 
     Every started trial counts, whatever its outcome.
-    Raises ScoreError when the lines were judged by more than one environment.
+    Raises ScoreError when the lines were judged by more than one environment, or there is no window.
     """
+    if window < 1:
+        raise ScoreError(f'a window of {window} trials; expected 1 or more')
     hashes = list(dict.fromkeys(entry['env_hash'] for entry in entries))
     if len(hashes) > 1:
         other = next(entry for entry in entries if entry['env_hash'] == hashes[1])
@@ -62,7 +103,33 @@ def score(entries: Sequence[dict], window: int = 50) -> Score:
         window_success=(sum(e['outcome'] == SUCCESS for e in last) / window if len(entries) >= window else None),
         interval=success_interval(successes, len(entries)),
         env_hash=hashes[0] if hashes else '',
-        time_to_success_s=_time_to_success(entries, window))
+        time_to_success_s=_time_to_success(entries, window),
+        solved=solved(entries, window))
+
+
+def solved(entries: Sequence[dict], needed: int) -> Solved:
+    """Whether a recipe solved the task, from the lines of its trials on fresh seeds alone, in their order.
+
+    Any other outcome than a success ends a run, and so does a seed that was used before: it is not fresh.
+    """
+    used: set[int] = set()
+    runs: dict[tuple[str, str], int] = {}
+    tried: dict[tuple[str, str], list[bool]] = {}
+    for entry in entries:
+        fresh = entry['seed'] not in used
+        used.add(entry['seed'])
+        if entry['kind'] not in FRESH_KINDS:
+            continue
+        who = entry['station'], entry['recipe']
+        success = fresh and entry['outcome'] == SUCCESS
+        runs[who] = runs.get(who, 0) + 1 if success else 0
+        if 0 < needed <= runs[who]:
+            return Solved(True, needed, needed, needed, entry['recipe'])
+        tried.setdefault(who, []).append(success)
+        last = who
+    if not tried:
+        return Solved(False, needed)
+    return Solved(False, needed, sum(tried[last]), len(tried[last]), last[1])
 
 
 @lru_cache(maxsize=4096)

@@ -65,8 +65,11 @@ def score_text(figures: Score, trials: ScoredTrials) -> str:
               if figures.window_success is not None else f'not defined before {figures.window} trials')
     took = (f'{figures.time_to_success_s:.0f} s' if figures.time_to_success_s is not None else
             f'not yet: no {figures.window} successes in a row')
+    solved = figures.solved
+    recipe = f' (recipe {solved.recipe.removeprefix(_FILES)[:10]})' if solved.recipe else ''
     lines = [f'{figures.successes} of {figures.trials} trials succeeded: {100 * figures.rate:.0f} %, 95 % interval '
              f'{100 * low:.0f} to {100 * high:.0f} %',
+             f'solved           {"yes" if solved.yes else "no"}: {solved.figures}{recipe}',
              f'outcomes         {outcomes}', f'window           {window}', f'time to success  {took}',
              f'environment      {figures.env_hash}']
     lines += [f'ledger           {file}, chain intact' for file in trials.ledgers]

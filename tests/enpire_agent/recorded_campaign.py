@@ -139,7 +139,7 @@ class _Station:
             self.now += timedelta(seconds=TRIAL_SECONDS)
             line = {
                 'trial_id': f'{self.name}-{len(self.lines):05d}', 'campaign': self.campaign.name,
-                'station': self.name, 'task': 'push_t', 'kind': kind, 'recipe': recipe, 'seed': len(self.lines),
+                'station': self.name, 'task': 'push_t', 'kind': kind, 'recipe': recipe, 'seed': 1000 * self.number + len(self.lines),
                 'outcome': outcome, 'reason': f'made up: {outcome}', 'env_hash': 'e' * 64, 'started': started,
                 'ended': self._time(), 'wall_duration': float(TRIAL_SECONDS),
                 'duration': 4.0 + 8 * self.random.random(),

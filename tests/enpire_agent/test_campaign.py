@@ -117,7 +117,8 @@ def test_a_campaign_whose_starting_recipe_passes_the_gate_is_over(make_campaign)
     campaign, world, _ = make_campaign(gate_trials=5)
     world.rate_of = lambda parameters: 1.0
     state = campaign.run()
-    assert 'passes the gate: 5/5' in state.finished and world.count == 5
+    assert state.finished == ('solved: 5 of 5 consecutive on fresh seeds, 95 % interval 48 to 100 %; the recipe it '
+                              'starts from') and world.count == 5
 
 
 def test_a_failed_gate_leads_back_to_the_search_and_another_recipe_gets_fresh_seeds(make_campaign):
@@ -157,14 +158,15 @@ def test_the_gate_is_measured_to_its_end_when_nothing_is_left_to_try(make_campai
     state = campaign.run()
     assert state.search_ended == 'the researcher has nothing left to try'
     assert (state.gate.successes, state.gate.trials) == (18, 20) and not state.gates
-    assert state.finished.startswith('18/20 on fresh seeds')
+    assert state.finished == ('not solved: 18 of 20 on fresh seeds, 95 % interval 68 to 99 %, where 20 consecutive are '
+                              f'needed; the starting recipe had {state.baseline}')
 
 
 def test_a_passed_gate_ends_the_campaign_with_ideas_left(make_campaign):
     campaign, world, _ = make_campaign(goal=0.5)
     world.force_kind[GATE] = 'SUCCESS'
     state = campaign.run()
-    assert state.gate.passed and state.finished.startswith('the gate is passed: 20/20')
+    assert state.gate.passed and state.finished.startswith('solved: 20 of 20 consecutive on fresh seeds')
     assert not state.search_ended and len(state.iterations) < 5
 
 
@@ -320,7 +322,8 @@ def test_nothing_kept_means_no_gate(make_campaign):
     campaign, world, _ = make_campaign(max_iterations=1)
     state = campaign.run()
     assert state.iterations[0].state == REVERTED
-    assert state.gate is None and state.finished == 'no hypothesis was kept'
+    assert state.gate is None and state.finished.startswith('not solved: ') and state.finished.endswith(
+        'on fresh seeds, 95 % interval 12 to 54 %, where 20 consecutive are needed; no hypothesis was kept')
     assert GATE not in _kinds(world)
 
 

@@ -21,7 +21,11 @@ def test_score_as_json_has_every_figure(campaign, capsys):
     assert main(['score', '--json', '--window', '10']) == 0
     figures = json.loads(capsys.readouterr().out)
     assert set(figures) == {'trials', 'successes', 'outcomes', 'window', 'window_success', 'interval', 'env_hash',
-                            'time_to_success_s'}
+                            'time_to_success_s', 'solved', 'fresh_seeds'}
+    fresh = figures['fresh_seeds']
+    assert figures['solved'] is False and fresh['needed'] == 10 and fresh['trials'] == 20
+    assert fresh['recipe'] == campaign[0].state.baseline.recipe
+    assert fresh['interval'][0] < fresh['successes'] / 20 < fresh['interval'][1]
     assert figures['trials'] == sum(figures['outcomes'].values()) == campaign[0].state.trials
     assert figures['window'] == 10 and 0 <= figures['window_success'] <= 1
     assert figures['interval'][0] < figures['successes'] / figures['trials'] < figures['interval'][1]

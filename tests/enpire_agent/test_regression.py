@@ -8,6 +8,7 @@ import pytest
 from enpire_agent import campaign_race
 from enpire_agent.campaign_state import KEPT, REVERTED, SEARCH
 from enpire_agent.racing import Decision, Move
+from enpire_agent.racing_simulation import gate_rate
 from enpire_agent.recipe_repository import RecipeRepository
 from enpire_agent.regression import (MOST_SEEDS, end_without_trials, is_worse, mended_text, next_step,
                                      regression_seeds)
@@ -93,6 +94,11 @@ def test_ending_early_decides_as_all_trials_would(seed):
 def test_where_no_more_trials_fit_what_is_known_of_both_decides():
     assert end_without_trials(SEEDS, _all(False), {}).move is Move.KEEP
     assert end_without_trials(SEEDS, dict.fromkeys(SEEDS[:6], False), _all(True)).move is Move.REVERT
+
+
+def test_what_is_no_worse_passes_and_what_breaks_much_of_it_does_not():
+    assert all(gate_rate(seeds, rate, rate, repeats=200).kept > 0.97 for seeds in (12, 24) for rate in (0.5, 0.9))
+    assert gate_rate(12, 0.9, 0.2, repeats=100).kept < 0.25
 
 
 def test_what_became_of_the_best_recipes_own_failures_is_told():
