@@ -102,7 +102,8 @@ class CodexReader(TurnReader):
         for entry in self._record.new() if self._record else ():
             payload = entry.get('payload') or {}
             if tokens := _conversation_tokens(entry):
-                self.count(tokens - self._before)
+                if not self.completed:      # then the output has said the sum
+                    self.count(tokens - self._before)
             elif payload.get('type') == 'task_complete' and payload.get('error'):
                 self.fault = _fault(payload['error'])
 

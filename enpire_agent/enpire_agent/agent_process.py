@@ -25,7 +25,7 @@ MARK = 'ENPIRE_AGENT_TURN'
 LONGEST_LINE = 8 << 20         # bytes; what is longer is no event
 MOST_SAID = 64 << 10           # bytes kept of what it writes for people, the last ones
 LARGEST_FILE = 2 << 30         # bytes
-_QUEUED_LINES = 10_000         # then the program waits
+_QUEUED_LINES = 10_000         # lines that are not looked at yet; then the program waits
 _LOOK_PERIOD = 1.0             # s between two looks at what it takes
 _SIGNAL_AFTER = ((0.0, signal.SIGINT), (2.0, signal.SIGTERM), (4.0, signal.SIGKILL))    # s after end()
 _GONE_WITHIN = 2.0             # s that killed processes get to be gone
@@ -55,9 +55,8 @@ class AgentProcess:
         self._watched = watched
         self._size_before = sum(_size(folder) for folder in watched)
         self._next_look = time.monotonic() + _LOOK_PERIOD
-        self._lines: queue.Queue[bytes] = queue.Queue(_QUEUED_LINES)
+        self._lines: queue.Queue[bytes] = queue.Queue()
         self._said = b''
-        self._closing = threading.Event()
         self._process = subprocess.Popen(
             command, cwd=folder, env={**environment, MARK: self._mark}, stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
@@ -142,7 +141,6 @@ class AgentProcess:
             self._process.wait(_GONE_WITHIN)
         for thread in self._threads:
             thread.join(_READER_WITHIN)
-        self._closing.set()
 
     def _is_marked(self, pid: int) -> bool:
         try:
@@ -158,15 +156,9 @@ class AgentProcess:
                     while (rest := stream.readline(LONGEST_LINE)) and not rest.endswith(b'\n'):
                         pass
                     continue
-                self._put(line)
-
-    def _put(self, line: bytes) -> None:
-        while not self._closing.is_set():
-            try:
-                self._lines.put(line, timeout=0.1)
-                return
-            except queue.Full:
-                pass
+                while self._lines.qsize() > _QUEUED_LINES and not self.ended:
+                    time.sleep(0.01)
+                self._lines.put(line)
 
     def _read_said(self) -> None:
         with self._process.stderr as stream:

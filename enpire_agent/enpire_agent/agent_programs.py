@@ -77,17 +77,30 @@ def find_node() -> str:
     return next((node for node in candidates if node and _node_version(node) >= OLDEST_NODE), '')
 
 
-def agent_finding(name: str, settings: AgentSettings, home: Path | str, wanted: bool) -> Finding:
-    """Whether an agent can work: its program, its version, a login or a key, which is never shown.
+def agent_findings(runs: Path | str, station: str, wanted: str = '',
+                   settings: AgentSettings = AgentSettings()) -> list[Finding]:
+    """Whether each agent can work here: its program, its version, and a login or a key, which is never shown.
 
-    wanted: the station's researcher is this one, so what is missing is an error.
+    station: whose logins count. wanted: the station's researcher; what it lacks is an error. settings: of that one.
     """
+    findings = [finding for name in AGENTS
+                if (finding := _finding(name, settings if name == wanted else AgentSettings(),
+                                        agent_home(runs, station, name), name == wanted))]
+    return findings or [Finding('coding agents', OK, f"none of {', '.join(AGENTS)}; the built-in researcher needs none",
+                                figures={'found': []})]
+
+
+def _finding(name: str, settings: AgentSettings, home: Path, wanted: bool) -> Finding | None:
+    """None for one that is neither installed nor wanted."""
     check, level = f'agent {name}', ERROR if wanted else OK
     try:
         agent = make_agent(name, settings, home)
+    except ConfigurationError as error:
+        return Finding(check, ERROR, str(error), 'make agents') if wanted else None
+    try:
         version = program_version(agent.command)
     except ConfigurationError as error:
-        return Finding(check, level, str(error) if wanted else 'not installed', 'make agents' if wanted else '')
+        return Finding(check, ERROR if wanted else WARNING, str(error), 'make agents')
     known = known_version(name)
     figures = {'version': version, 'known': known, 'program': agent.command[-1]}
     text = f'{version or "no version"} in {agent.command[-1]}'
@@ -98,8 +111,8 @@ def agent_finding(name: str, settings: AgentSettings, home: Path | str, wanted: 
         text += '; logged in'
     elif not settings.endpoint:
         names = ' or '.join([settings.key_variable] if settings.key_variable else agent.key_variables)
-        return Finding(check, level, f'{text}; no login and no key',
-                       f'{agent.login_command()}   (or: export {names}=...)', figures)
+        way_out = f'{agent.login_command()}   or: export {names}=...' if wanted else ''
+        return Finding(check, level, f'{text}; no login and no key', way_out, figures)
     if version != known:
         return Finding(check, WARNING, f'{text}; tested with {known}', 'make agents installs that one', figures)
     return Finding(check, OK, text, figures=figures)

@@ -115,6 +115,10 @@ class CodingAgent(ABC):
     def has_login(self) -> bool:
         """Whether somebody logged in with this home; the login may have expired."""
 
+    @abstractmethod
+    def login_command(self) -> str:
+        """What a person types to log in with this home."""
+
     def turn(self, prompt: str, work_tree: Path | str, session: str = '', *,
              on_event: Callable[[TurnEvent], None] = lambda event: None,
              cancelled: Callable[[], bool] = lambda: False, environment: Mapping[str, str] = {}) -> TurnResult:

@@ -35,7 +35,6 @@ LATE_TIMER = 0.010                       # s: a third of a camera's period
 SLOW_FRAME = 0.030                       # s: one period of a 30 Hz camera
 LARGE_SKEW = 0.05                        # s off the time servers; a fleet compares wall clocks
 OLDEST_GIT = (2, 30)
-AGENTS = ('codex', 'claude', 'kimi')
 WORLD_WITHIN = 60.0                      # s of wall time for the world's probe
 IMAGES_WITHIN = 5.0                      # s of wall time for every camera of a running station
 _STA_UNSYNC, _TIME_ERROR = 0x40, 5       # sys/timex.h
@@ -73,7 +72,7 @@ def examine(station: str, task: str, view_port: int, domain_states: Iterable[dic
         clocks(_clock_state(), jitter),
         *_guarded('machine', _machine), shared_memory(_free_bytes(Path('/dev/shm'))),
         *_guarded('isolation', lambda: [isolation(isolation_of_a_program())]),
-        git(git_version()), agents({name: shutil.which(name) for name in AGENTS})]
+        git(git_version()), *_guarded('coding agents', lambda: _agents(states))]
     for state in states:
         findings += _guarded('cameras', lambda state=state: [running_cameras(state)])
     if not states:
@@ -260,12 +259,6 @@ def git(version: str) -> Finding:
     return Finding('git', OK, f'{number[0]}; recipes are committed in the name of the station, whatever is configured')
 
 
-def agents(found: Mapping[str, str | None]) -> Finding:
-    there = [name for name, path in found.items() if path]
-    return Finding('coding agents', OK, f"{', '.join(there)} found" if there else
-                   f"none of {', '.join(found)}; the built-in researcher needs none", figures={'found': there})
-
-
 def resting_cameras(station: str, devices: list[Path]) -> Finding:
     """The cameras of a station that does not run. devices: /dev/video*."""
     from enpire_bringup.station import load_station
@@ -441,6 +434,14 @@ def _nodes_in(domain_id: int) -> list[str]:
         nodes = client.node.get_node_names_and_namespaces()
     return [f"{space.rstrip('/')}/{name}" for name, space in nodes
             if not name.startswith(('enpire_client_', '_'))]
+
+
+def _agents(states: list[dict]) -> list[Finding]:
+    from enpire_agent.agent_programs import agent_findings
+    from enpire_bringup.paths import runs_directory
+
+    stations = [state['namespace'].strip('/') for state in states] or ['station_1']
+    return agent_findings(runs_directory(), stations[0])
 
 
 def _machine() -> list[Finding]:

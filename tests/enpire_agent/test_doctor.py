@@ -128,11 +128,6 @@ def test_git_has_to_be_there_and_not_too_old():
     assert_found(doctor.git(doctor.git_version()), OK, 'in the name of the station')
 
 
-def test_coding_agents_are_named_and_never_needed():
-    assert_found(doctor.agents({'codex': '/bin/codex', 'kimi': None}), OK, 'codex found')
-    assert_found(doctor.agents({'codex': None}), OK, 'the built-in researcher needs none')
-
-
 def test_cameras_of_a_station_that_rests_need_devices_only_where_they_are_real(tmp_path, monkeypatch):
     assert_found(doctor.resting_cameras('yam_bimanual_sim', []), OK, 'simulated')
     from dataclasses import replace
