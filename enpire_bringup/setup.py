@@ -34,6 +34,7 @@ setup(
         'node_group = enpire_bringup.node_group:main',
         'sim_station = enpire_bringup.sim_station_node:main',
         'sim_cameras = enpire_bringup.sim_cameras_node:main',
+        'gym_station = enpire_bringup.gym_station_node:main',
         'trajectory_controller = enpire_bringup.trajectory_controller_node:main',
         'arm_control = enpire_bringup.arm_control_node:main',
         'camera_perception = enpire_bringup.camera_perception_node:main',

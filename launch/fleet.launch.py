@@ -16,7 +16,7 @@ from enpire_bringup.configuration import ConfigurationError
 STATION_LAUNCH = Path(__file__).resolve().parent / 'station.launch.py'
 ARGUMENTS = (
     ('stations', '2', 'how many stations'),
-    ('station', 'yam_bimanual_sim', 'station: a name that ships with the suite, or a file'),
+    ('station', '', 'station: a name that ships with the suite, or a file; empty: the one that goes with the task'),
     ('task', 'push_t', 'task: a name that ships with the suite, or a folder'),
     ('real_time_factor', 'nan', "0: lockstep, 1: wall clock, nan: the station file's"),
     ('remote', '', "Git repository that kept recipes travel through; empty: a bare one in the campaign's folder"),

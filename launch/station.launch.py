@@ -17,11 +17,11 @@ from enpire_bringup.node_group import NOT_MADE
 from enpire_bringup.paths import runs_directory
 from enpire_bringup.process_environment import image_environment, prepare_environment
 from enpire_bringup.rviz_configuration import write_rviz_configuration
-from enpire_bringup.station import load_station
+from enpire_bringup.station import default_station, load_station
 from enpire_bringup.task import load_task
 
 ARGUMENTS = (
-    ('station', 'yam_bimanual_sim', 'station: a name that ships with the suite, or a file'),
+    ('station', '', 'station: a name that ships with the suite, or a file; empty: the one that goes with the task'),
     ('task', 'push_t', 'task: a name that ships with the suite, or a folder'),
     ('namespace', 'station_1', 'namespace of the station'),
     ('real_time_factor', 'nan', "0: lockstep, 1: wall clock, nan: the station file's"),
@@ -40,7 +40,8 @@ def generate_launch_description():
 def _station(context):
     values = {name: LaunchConfiguration(name).perform(context) for name, _, _ in ARGUMENTS}
     prepare_environment()
-    station, task = load_station(values['station']), load_task(values['task'])
+    task = load_task(values['task'])
+    station = load_station(values['station'] or default_station(task))
     processes = station_processes(station, task, values['namespace'],
                                   real_time_factor=_number('real_time_factor', values['real_time_factor']),
                                   node_parameters={'git_bridge': {'remote': values['remote']}})

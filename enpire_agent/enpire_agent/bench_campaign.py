@@ -79,7 +79,7 @@ def _run_on_station(directory: Path, *, iterations: int, gate: int, search_trial
 def _run_in_process(directory: Path, *, iterations: int, gate: int, search_trials: int, station: str, task: str,
                     report: Callable[[str], None]) -> None:
     from enpire_agent.in_process_campaign import run_campaign
-    from enpire_agent.in_process_station import InProcessStation
+    from enpire_agent.in_process_episode import make_in_process
     from enpire_bringup.environment import environment_hash
     from enpire_bringup.station import load_station
     from enpire_bringup.task import load_task
@@ -89,7 +89,7 @@ def _run_in_process(directory: Path, *, iterations: int, gate: int, search_trial
     run_campaign(directory, CampaignSettings(
         campaign=directory.parent.name, station=STATION, task=asked.name, env_hash=environment_hash(asked, loaded),
         search_trials=search_trials or terms.search_trials, gate_trials=gate, goal=terms.goal,
-        max_iterations=iterations), InProcessStation(loaded, asked), asked, _Teller(report))
+        max_iterations=iterations), make_in_process(loaded, asked), asked, _Teller(report))
 
 
 class _Teller:

@@ -22,6 +22,7 @@ def main(argv: list[str] | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     try:
+        _choose_station(options)
         return options.run(options) or 0
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -34,6 +35,15 @@ def main(argv: list[str] | None = None) -> int:
         # The suite's own errors are written for people: one line says all, a traceback would hide it.
         print(f'enpire: {error}', file=sys.stderr)
         return REFUSED
+
+
+def _choose_station(options: argparse.Namespace) -> None:
+    """Who names a task and no station gets the one that goes with the task."""
+    if getattr(options, 'station', '') is None:
+        from enpire_bringup.station import default_station
+        from enpire_bringup.task import load_task
+
+        options.station = default_station(load_task(options.task))
 
 
 def make_parser() -> argparse.ArgumentParser:

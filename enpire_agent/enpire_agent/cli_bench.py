@@ -8,6 +8,8 @@ import json
 import os
 import sys
 
+from enpire_agent.cli_station import STATION_HELP
+
 
 def add_verbs(verbs) -> None:
     bench = verbs.add_parser('bench', help='measure this machine: verdict, perception, planning, reset, lockstep, '
@@ -72,7 +74,7 @@ def add_verbs(verbs) -> None:
 
 
 def _add_common(parser: argparse.ArgumentParser, run) -> None:
-    parser.add_argument('--station', default='yam_bimanual_sim', metavar='NAME', help='name or file')
+    parser.add_argument('--station', default=None, metavar='NAME', help=STATION_HELP)
     parser.add_argument('--task', default='push_t', metavar='NAME', help='name or folder')
     parser.add_argument('--json', action='store_true', help='one JSON object as the last line')
     parser.set_defaults(run=run)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+from enpire_agent.cli_station import STATION_HELP
+
 
 def add_verbs(verbs) -> None:
     environment = verbs.add_parser('env', help='the frozen environment: what decides what a score means')
@@ -13,7 +15,7 @@ def add_verbs(verbs) -> None:
             ('verify', run_verify, 'whether they are still as they were frozen; names the files that are not'),
             ('show', run_show, 'the manifest')):
         verb = kinds.add_parser(name, help=text)
-        verb.add_argument('--station', default='yam_bimanual_sim', metavar='NAME', help='name or file')
+        verb.add_argument('--station', default=None, metavar='NAME', help=STATION_HELP)
         verb.add_argument('--task', default='push_t', metavar='NAME', help='name or folder')
         verb.set_defaults(run=run)
         if run is run_show:

@@ -9,6 +9,8 @@ import sys
 import time
 from pathlib import Path
 
+from enpire_agent.cli_station import STATION_HELP
+
 # The demo's budgets: fit for 2 cores without a GPU.
 DEMO_MINUTES = 15.0        # then the second station and the report, all of it within 20
 DEMO_CAMERA_SIZE = (320, 240)
@@ -56,7 +58,7 @@ def add_verbs(verbs) -> None:
                           help='stream of seeds, the same for the same name; default: a new one')
     evaluate.add_argument('--name', default='', help='of its ledger; default: evaluation- and the seeds; one that was '
                                                      'interrupted goes on')
-    evaluate.add_argument('--station', default='yam_bimanual_sim', metavar='NAME', help='name or file')
+    evaluate.add_argument('--station', default=None, metavar='NAME', help=STATION_HELP)
     evaluate.add_argument('--task', default='push_t', metavar='NAME', help='name or folder')
     evaluate.add_argument('--json', action='store_true', help='one JSON object as the last line')
     evaluate.set_defaults(run=run_evaluate)

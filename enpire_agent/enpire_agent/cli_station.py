@@ -13,7 +13,7 @@ import threading
 import time
 
 DEFAULT_VIEW_PORT = 8080
-DEFAULT_STATION = 'yam_bimanual_sim'
+STATION_HELP = 'name or file; default: the one that goes with the task'
 DEFAULT_TASK = 'push_t'
 DOWN_WITHIN = 6.0          # s a runner gets to end its stations
 STATUS_LISTENS = 2.0       # s of wall time over which `status` counts messages
@@ -42,7 +42,7 @@ def add_verbs(verbs) -> None:
     status.set_defaults(run=run_status)
 
     doctor = verbs.add_parser('doctor', help='look whether this machine can run a station, and say what to type')
-    doctor.add_argument('--station', default=DEFAULT_STATION, metavar='NAME', help='name or file')
+    doctor.add_argument('--station', default=None, metavar='NAME', help=STATION_HELP)
     doctor.add_argument('--task', default=DEFAULT_TASK, metavar='NAME', help='name or folder')
     doctor.add_argument('--json', action='store_true', help='as JSON')
     doctor.set_defaults(run=run_doctor)
@@ -53,7 +53,7 @@ def add_verbs(verbs) -> None:
     home.set_defaults(run=run_home)
 
     check = verbs.add_parser('check', help='look whether a simulated station fits a task; docs/your_robot.md')
-    check.add_argument('--station', default=DEFAULT_STATION, metavar='NAME', help='name or file')
+    check.add_argument('--station', default=None, metavar='NAME', help=STATION_HELP)
     check.add_argument('--task', default=DEFAULT_TASK, metavar='NAME', help='name or folder')
     check.add_argument('--pictures', default='', metavar='FOLDER', help='save what every camera sees')
     check.set_defaults(run=run_check)
@@ -93,7 +93,7 @@ def add_verbs(verbs) -> None:
 
 def add_station_options(parser: argparse.ArgumentParser) -> None:
     """The options that choose and override a station and its task."""
-    parser.add_argument('--station', default=DEFAULT_STATION, metavar='NAME', help='name or file')
+    parser.add_argument('--station', default=None, metavar='NAME', help=STATION_HELP)
     parser.add_argument('--task', default=DEFAULT_TASK, metavar='NAME', help='name or folder')
     parser.add_argument('--real-time-factor', type=float, default=math.nan, metavar='F',
                         help="0: lockstep, as fast as the machine can; 1: wall clock; default: the station file's")

@@ -7,7 +7,6 @@ on under its name: seeds that are in its ledger are not run again.
 
 from __future__ import annotations
 
-import math
 import multiprocessing
 import os
 import time
@@ -46,7 +45,7 @@ class Job:
 
     def run(self, seed: int) -> dict:
         """One trial: the fields of its ledger line that depend on the seed. Worlds are kept between trials."""
-        from enpire_agent.in_process_station import ConfinedPolicy, Episode
+        from enpire_agent.in_process_episode import ConfinedPolicy, Episode
         from enpire_agent.policy_session import PolicyFailure, PolicySession
 
         task, station = _world(self.task, self.station)
@@ -56,10 +55,9 @@ class Job:
                 isolation = session.isolation
                 episode = station.run(ConfinedPolicy(session), seed)
         except PolicyFailure as failure:
-            episode = Episode(seed, 'POLICY_ERROR', str(failure), 0.0, math.nan, math.nan)
+            episode = Episode(seed, 'POLICY_ERROR', str(failure), 0.0)
         return {'seed': seed, 'outcome': episode.outcome, 'reason': episode.reason, 'duration': episode.duration,
-                'isolation': isolation,
-                'position_error': episode.position_error if math.isfinite(episode.position_error) else None,
+                'isolation': isolation, 'position_error': episode.position_error,
                 'wall_duration': round(time.monotonic() - began, 3), 'started': started, 'ended': utc_now()}
 
     def pack(self) -> job_files.JobFiles:
@@ -161,10 +159,10 @@ _worlds: dict[tuple[str, str], tuple] = {}
 
 
 def _world(task: str, station: str) -> tuple:
-    from enpire_agent.in_process_station import InProcessStation
+    from enpire_agent.in_process_episode import make_in_process
 
     key = task, station
     if key not in _worlds:
         loaded = load_task(task)
-        _worlds[key] = loaded, InProcessStation(load_station(station), loaded)
+        _worlds[key] = loaded, make_in_process(load_station(station), loaded)
     return _worlds[key]

@@ -1,7 +1,7 @@
 """A campaign whose trials run in this process, without ROS and cameras: quick enough to try a researcher out.
 
-The same Campaign, Git repository, ledger and confined policies as on a station; trials as in_process_station.py has
-them. Their records have the policy's steps, of which ideas that train learn, and no pictures.
+The same Campaign, Git repository, ledger and confined policies as on a station; trials as in_process_station.py and
+in_process_gym.py have them. Their records have the policy's steps, of which ideas that train learn, and no pictures.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from enpire_agent.abandoned_trials import close_abandoned_trials
 from enpire_agent.campaign import Campaign
 from enpire_agent.campaign_state import CampaignSettings, TrialOutcome, outcome_of_line
 from enpire_agent.episode_writer import EpisodeWriter
-from enpire_agent.in_process_station import ConfinedPolicy, Episode, InProcessStation
+from enpire_agent.in_process_episode import ConfinedPolicy, Episode, InProcessWorld
 from enpire_agent.policy_session import PolicyFailure, PolicySession
 from enpire_agent.recipe_repository import RecipeRepository
 from enpire_agent.researcher import make_researcher
-from enpire_agent.trial import (POLICY_ERROR, SUCCESS, Check, Judgement, TrialReport, TrialRequest, make_request,
+from enpire_agent.trial import (POLICY_ERROR, SUCCESS, Judgement, TrialReport, TrialRequest, make_request,
                                 started_content, utc_now)
 from enpire_agent.trial_record import write_result, write_started
 from enpire_bringup.task import Task
@@ -27,7 +27,7 @@ from enpire_bringup.task import Task
 class InProcessTrials:
     """Runs, records and enters trials of the recipe in a campaign's work tree."""
 
-    def __init__(self, directory: Path, settings: CampaignSettings, station: InProcessStation, task: Task):
+    def __init__(self, directory: Path, settings: CampaignSettings, station: InProcessWorld, task: Task):
         self._directory, self._settings, self._station, self._task = directory, settings, station, task
 
     def run_trial(self, kind: str, seed: int, cancelled: Callable[[], bool]) -> TrialOutcome:
@@ -59,16 +59,12 @@ class InProcessTrials:
         report.verdict = self._judgement(episode)
 
     def _judgement(self, episode: Episode) -> Judgement:
-        """The final errors, in the form of a verdict."""
-        tolerance = self._task.tolerance
-        checks = (Check('position', episode.position_error <= tolerance.position, episode.position_error,
-                        tolerance.position, 'm'),
-                  Check('yaw', episode.yaw_error <= tolerance.yaw, episode.yaw_error, tolerance.yaw, 'rad'))
+        """What was measured at the end, in the form of a verdict."""
         return Judgement(0, 'success' if episode.outcome == SUCCESS else 'not_yet', episode.reason,
-                         self._settings.env_hash, checks)
+                         self._settings.env_hash, episode.checks)
 
 
-def run_campaign(directory: Path, settings: CampaignSettings, station: InProcessStation, task: Task,
+def run_campaign(directory: Path, settings: CampaignSettings, station: InProcessWorld, task: Task,
                  listener) -> None:
     """Run the campaign in `directory` (runs/<campaign>/<station>) to its end, or go on with it."""
     close_abandoned_trials(directory.parents[1], settings.station, mine_ended=True)

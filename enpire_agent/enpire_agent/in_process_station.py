@@ -10,14 +10,14 @@ from __future__ import annotations
 import importlib.util
 import math
 from collections import deque
-from dataclasses import dataclass
-from typing import Callable, Protocol
+from typing import Callable
 
 import numpy as np
 import yaml
 
-from enpire_agent.policy_session import PolicySession
+from enpire_agent.in_process_episode import Episode, EpisodePolicy
 from enpire_agent.start_places import CLEARANCE, StartPlaces
+from enpire_agent.trial import Check
 from enpire_bringup.arm_task import ArmTask
 from enpire_bringup.configuration import ConfigurationError
 from enpire_bringup.guard import guard_limits
@@ -33,37 +33,6 @@ LEAST_OUTLINE, LEAST_FACE = 0.45, 0.35    # shares that must be seen for a pose 
 _WAY_TIME = 0.5                  # s for each part of that way
 _LEAD_IN = 4                     # policy steps that the tip is streamed to before the policy starts
 _SETTLED_LOOK = 0.6              # s from the last step until the final verdict
-
-
-class EpisodePolicy(Protocol):
-    """What an episode asks of a policy."""
-
-    def reset(self, observation: dict) -> None: ...
-
-    def act(self, observation: dict): ...
-
-
-class ConfinedPolicy:
-    """A policy session as an episode wants it."""
-
-    def __init__(self, session: PolicySession):
-        self._session = session
-        self.reset = session.reset
-
-    def act(self, observation: dict):
-        return self._session.act(observation).action
-
-
-@dataclass(frozen=True)
-class Episode:
-    """One episode: outcome as in trial.py, s of the world's time, final errors (m, rad) of the goal's object."""
-
-    seed: int
-    outcome: str
-    reason: str
-    duration: float
-    position_error: float
-    yaw_error: float
 
 
 class InProcessStation:
@@ -150,7 +119,10 @@ class InProcessStation:
         goal = self._task.goal
         x, y, yaw = self._world.object_pose(goal.object)[:3]
         turn = (yaw - goal.yaw + math.pi) % (2 * math.pi) - math.pi
-        return Episode(seed, outcome, reason, round(duration, 3), math.hypot(x - goal.x, y - goal.y), abs(turn))
+        tolerance, distance = self._task.tolerance, math.hypot(x - goal.x, y - goal.y)
+        return Episode(seed, outcome, reason, round(duration, 3), (
+            Check('position', distance <= tolerance.position, distance, tolerance.position, 'm'),
+            Check('yaw', abs(turn) <= tolerance.yaw, abs(turn), tolerance.yaw, 'rad')))
 
     def _make_guard(self) -> GuardedArms:
         return GuardedArms(self._station, guard_limits(self._station, self._task), changed=self._hear, lockstep=True,

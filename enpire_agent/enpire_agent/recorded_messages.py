@@ -12,10 +12,12 @@ from enpire_agent.durable_file import without_nan
 _CDR = b'\0\1\0\0'        # encapsulation: plain CDR, low byte first
 _LENGTH = struct.Struct('<I')
 _SECOND = 1_000_000_000
+MOST_NUMBERS = 1024       # of an array in a step
 
 
 def step_message(content: dict) -> bytes:
-    """A std_msgs/String with `content` as JSON; arrays become lists, to the sixth decimal, and NaN becomes null."""
+    """A std_msgs/String with `content` as JSON; arrays become lists, to the sixth decimal, and NaN becomes null. Of arrays
+    with more than MOST_NUMBERS only the shape is kept: such are recorded as messages of their own."""
     try:
         text = json.dumps(content, separators=(',', ':'), default=_numbers, allow_nan=False)
     except ValueError:
@@ -23,7 +25,9 @@ def step_message(content: dict) -> bytes:
     return _CDR + _text(text)
 
 
-def _numbers(array: np.ndarray) -> list[float]:
+def _numbers(array: np.ndarray) -> list[float] | dict:
+    if array.size > MOST_NUMBERS:
+        return {'shape': list(array.shape)}
     return [round(float(value), 6) for value in array.ravel().tolist()]
 
 

@@ -111,7 +111,7 @@ class StationClient:
 
     def files(self) -> tuple[str, str]:
         """Paths of the station file and the task folder that the station runs."""
-        values = self.text_parameters('arm_control', ('station', 'task'))
+        values = self.text_parameters('trial_runner', ('station', 'task'))
         return values['station'], values['task']
 
     def text_parameters(self, node: str, names: Sequence[str], timeout: float = 10.0) -> dict[str, str]:

@@ -101,7 +101,10 @@ class StationObserver:
 
     def _parameters(self) -> dict[str, str]:
         try:
-            return self._client.text_parameters('arm_control', ('station', 'task', 'planner'), timeout=2.0)
+            values = self._client.text_parameters('trial_runner', ('station', 'task'), timeout=2.0)
+            if 'arm_control' in self._present():
+                values |= self._client.text_parameters('arm_control', ('planner',), timeout=2.0)
+            return values
         except RemoteCallError:
             return {}
 

@@ -2,7 +2,8 @@
 
 train.py defines `class Trainer: __init__(self, config)`, config as the policy gets it, and `train(self, trials)`, which
 returns values for weights.json beside it: numbers, texts, lists and dicts. trials: one dict a recorded trial, the
-oldest first, with `outcome`, `time` (n,) s, `tip` and `target` (n, 2) m, and for each object its pose (n, 3) m, m, rad.
+oldest first, with `outcome`, `time` (n,) s, `target` (n, size), and what the policy observed (n, ...) under its names: of
+an object its pose (n, 3) m, m, rad. Arrays come as a row of numbers a step; large ones, such as pictures, do not.
 It runs confined as a policy does.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Sequence
 
 import numpy as np
 
@@ -63,16 +65,21 @@ def recorded_trials(folder: Path | str, task: Task) -> list[dict]:
         except (ConfigurationError, RecordError, KeyError, ValueError):
             continue        # a trial that ended before its policy began, or whose record is damaged
         if steps:
-            examples.append(_example(outcome, steps, task))
+            examples.append(_example(outcome, steps, task.observation))
     return examples
 
 
-def _example(outcome: str, steps: list[dict], task: Task) -> dict:
-    objects = [name for name in task.observation if name in task.objects]
+def _example(outcome: str, steps: list[dict], observation: Sequence[str]) -> dict:
     return {'outcome': outcome, 'time': _array([step['time'] for step in steps]),
-            'tip': _array([step['observation']['tip'] for step in steps]),
             'target': _array([step['target'] for step in steps]),
-            **{name: _array([step['observation'][name]['pose'] for step in steps]) for name in objects}}
+            **{name: _array([_values(step, name) for step in steps]) for name in observation
+               if all(_values(step, name) is not None for step in steps)}}
+
+
+def _values(step: dict, name: str) -> list | None:
+    """The numbers of one observed thing, of an object its pose; None where they are not in the record of the step."""
+    observed = step['observation'].get(name)
+    return observed.get('pose') if isinstance(observed, dict) else observed
 
 
 def _array(values: list) -> np.ndarray:

@@ -9,8 +9,8 @@ from rclpy.parameter import Parameter
 from enpire_agent.abandoned_trials import close_abandoned_trials
 from enpire_agent.durable_file import check_free_space
 from enpire_agent.frozen_environment import frozen_environment, keep_manifest
+from enpire_agent.recorded_station import SECOND, RecordedStation
 from enpire_agent.trial import Trial, TrialReport, make_request
-from enpire_agent.trial_station import SECOND, RosTrialStation
 from enpire_bringup.actions import BlockingActionServer, GoalAborted, RunningGoal
 from enpire_bringup.environment import EnvironmentWatch
 from enpire_bringup.node_group import run_single
@@ -41,10 +41,17 @@ class TrialRunner(StationNode):
         if is_weak(strongest_level()):
             self.get_logger().warning(WEAK)
         self._results = self.create_publisher(TrialResult, 'trial_results', HISTORY_QOS)
-        self._ros_station = RosTrialStation(self)
+        self._trial_station = self._make_trial_station()
         self._server = BlockingActionServer(
             self, RunTrial, 'run_trial', self._run_trial,
             busy_message='a trial is running; wait for it to end or cancel it')
+
+    def _make_trial_station(self) -> RecordedStation:
+        if self.station.backend == 'gym':
+            from enpire_agent.gym_trial_station import GymTrialStation as TrialStation
+        else:
+            from enpire_agent.trial_station import RosTrialStation as TrialStation
+        return TrialStation(self)
 
     def _enter_abandoned_trials(self) -> None:
         for line in close_abandoned_trials(self._runs, self._station_name, mine_ended=True):
@@ -60,7 +67,7 @@ class TrialRunner(StationNode):
         return RunTrial.Result(result=result)
 
     def _run_and_record(self, goal: RunningGoal) -> TrialResult:
-        asked, station = goal.request, self._ros_station
+        asked, station = goal.request, self._trial_station
         recipe = Path(asked.recipe).expanduser() if asked.recipe else self.task.recipe
         request = make_request(
             self._runs, campaign=asked.campaign, station=self._station_name, task=self.task, kind=asked.kind,
@@ -89,9 +96,9 @@ class TrialRunner(StationNode):
 
     def destroy_node(self) -> None:
         if hasattr(self, '_server'):
-            self._ros_station.close()
+            self._trial_station.close()
             self._server.close(timeout=1.4)
-            self._ros_station.end_recorder()
+            self._trial_station.end_recorder()
         super().destroy_node()
 
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import threading
 import time
 from collections import deque
-from pathlib import Path
 from typing import Callable
 
 import numpy as np
@@ -16,33 +14,25 @@ from rcl_interfaces.srv import SetParametersAtomically
 from rclpy.action import ActionClient
 from rclpy.parameter import Parameter
 from rclpy.serialization import deserialize_message
-from sensor_msgs.msg import Image, JointState
+from sensor_msgs.msg import JointState
 from std_srvs.srv import Trigger
 
-from enpire_agent.episode_recorder import EpisodeRecorder
+from enpire_agent.recorded_station import SECOND, RecordedStation, judgement_of
 from enpire_agent.start_places import CLEARANCE, StartPlaces
-from enpire_agent.trial import (ABORTED, INVALID, POLICY_ERROR, RESET_FAILED, SAFETY_STOP, Check, Judgement, ResetReport,
-                                Step)
+from enpire_agent.trial import ABORTED, POLICY_ERROR, RESET_FAILED, SAFETY_STOP, Judgement, Step
 from enpire_agent.trial import TrialEnd
-from enpire_bringup.actions import (RemoteCallCancelled, RemoteCallError, RemoteCallRejected, call_action,
-                                    call_service)
+from enpire_bringup.actions import call_action, call_service
 from enpire_bringup.configuration import ConfigurationError
 from enpire_bringup.guard import guard_limits
 from enpire_bringup.kinematics import ArmKinematics, quaternion_of
 from enpire_bringup.object_pose_messages import read_object_pose
-from enpire_bringup.polled_topic import PolledTopic
-from enpire_bringup.publisher_identity import PublisherIdentity
 from enpire_bringup.safety_limits import tightened
 from enpire_bringup.serialized_messages import JointStateReader, stamp_of
-from enpire_bringup.station_node import IMAGE_QOS, LATCHED_QOS, LATEST_QOS, STATE_QOS, StationNode
-from enpire_msgs.action import MoveArm, MoveGripper, Reset
+from enpire_bringup.station_node import LATCHED_QOS, LATEST_QOS, STATE_QOS, StationNode
+from enpire_msgs.action import MoveArm, MoveGripper
 from enpire_msgs.msg import ObjectPose, Verdict
 
-SECOND = 1_000_000_000
-
 # Bounds in s of wall time.
-RESET_BOUND = 300.0
-RESET_BUSY = 60.0            # that a reset of an earlier trial is waited for
 MOVE_BOUND = 60.0
 GRIPPER_BOUND = 30.0
 TIME_JUMP = 2.2              # s of ROS time between two joint states; a world that was reset goes on 1.0 to 2.01 s later
@@ -62,24 +52,16 @@ CLOSING_FORCE = 15.0         # N
 SETTLED_LOOK = 0.6           # s of ROS time after the retreat until "not yet" is believed: the object must lie still
 REFUSED_STEPS = 30           # consecutive policy steps whose targets the guard refused end a trial
 
-# s of ROS time between two recorded images, a little less so that 10 and 2 Hz come through a 30 Hz camera.
-FRAME_PERIOD = 0.095
-FRAME_PERIOD_IN_RESET = 0.495
-
-_OUTCOMES = {Verdict.ABSTAIN: 'abstain', Verdict.NOT_YET: 'not_yet', Verdict.SUCCESS: 'success'}
-
-
 def step_number(stamp: int, rate: float) -> int:
     """Number of the step of `rate` (Hz) that is under way at `stamp` (ns)."""
     return math.floor(stamp * rate / SECOND + 1e-6)
 
 
-class RosTrialStation:
-    """Implements `trial.TrialStation` with the topics and actions of one station."""
+class RosTrialStation(RecordedStation):
+    """Implements `trial.TrialStation` with the topics and actions of a station of arms and cameras."""
 
     def __init__(self, node: StationNode):
-        self._node = node
-        self._task = node.task
+        super().__init__(node, {'joint_states': '', 'object_poses': 'camera_perception', 'verdict': 'success_detector'})
         self._station = node.station
         self._arm = node.station.arms[node.task.action.arm]
         self._kinematics = ArmKinematics(node.station, self._arm.name)
@@ -90,13 +72,6 @@ class RosTrialStation:
         self._camera = camera
         self._tick = SECOND / node.station.control_rate
 
-        self._news = threading.Condition()
-        self._active = False
-        self._recorder = EpisodeRecorder()
-        self._film_period = FRAME_PERIOD
-        self._filmed = -SECOND                      # ns, of the newest recorded image
-        self._cancelled: Callable[[], bool] = lambda: False
-        self._closing = False
         self._last_stamp = -1
         self._state_heard = time.monotonic()
         self._view_heard: dict[str, float] = {}     # object or 'verdict' -> wall time of its newest message
@@ -111,17 +86,12 @@ class RosTrialStation:
         self._time_jump = 0.0           # s
         self._start = np.full(2, math.nan)          # m, of the tip, where the policy starts
 
-        # Who has a say in what a trial sees and how it ends; what moves the joints has no name that is always the same.
-        self._publishers = {topic: PublisherIdentity(node, topic, publisher) for topic, publisher in (
-            ('joint_states', ''), ('object_poses', 'camera_perception'), ('verdict', 'success_detector'))}
         node.create_subscription(JointState, 'joint_states', self._on_joint_state, STATE_QOS, raw=True)
         node.create_subscription(ObjectPose, 'object_poses', self._on_pose, STATE_QOS, raw=True)
         node.create_subscription(Verdict, 'verdict', self._on_verdict, STATE_QOS, raw=True)
         node.create_subscription(DiagnosticStatus, 'guard_status', self._on_guard, LATCHED_QOS)
-        # Of 30 camera images a second 10 are recorded; the others would cost 3 ms of Python each for nothing.
-        self._images = PolledTopic(node, Image, camera.image_topic, IMAGE_QOS)
+        self._film(camera.image_topic)
         self._servo = node.create_publisher(PoseStamped, f'{self._arm.name}/servo', LATEST_QOS)
-        self._reset_client = ActionClient(node, Reset, 'reset')
         self._move_client = ActionClient(node, MoveArm, 'move_arm')
         self._gripper_client = ActionClient(node, MoveGripper, 'gripper')
         self._clear_client = node.create_client(Trigger, 'guard/clear')
@@ -132,16 +102,13 @@ class RosTrialStation:
     def begin(self, cancelled: Callable[[], bool]) -> None:
         """Forget the last trial and listen."""
         with self._news:
-            self._cancelled = cancelled
+            self._begin(cancelled)
             self._refused_steps = 0
             self._time_jump = 0.0
             self._steps.clear()
             self._verdicts.clear()
-            for publisher in self._publishers.values():
-                publisher.forget_intruder()
             for poses in self._poses.values():
                 poses.clear()
-            self._active = True
             self._state_heard = time.monotonic()
             self._view_heard = dict.fromkeys((*self._objects, 'verdict'), self._state_heard)
         if self.guard_fault:
@@ -180,72 +147,23 @@ class RosTrialStation:
             raise TrialEnd(ABORTED, f'the guard does not take the limits: {result.reason}')
         self._limits = values
 
-    def start_recording(self, directory: Path) -> None:
-        self._film_period, self._filmed = FRAME_PERIOD_IN_RESET, -SECOND
-        self._recorder.begin(directory)
-
-    def close_recording(self) -> None:
-        self._recorder.end(timeout=1.0 if self._closing else 10.0)
-        if self._recorder.remark:
-            self._node.get_logger().warning(f'the recording is not complete: {self._recorder.remark}')
-
-    def end(self) -> None:
-        with self._news:
-            self._active = False
-
-    def close(self) -> None:
-        """The node goes down: everything that waits ends."""
-        with self._news:
-            self._closing = True
-            self._news.notify_all()
-
-    def end_recorder(self) -> None:
-        """After `close`, when no trial runs any more."""
-        self._recorder.close()
-
     # --- what a trial asks ---
-
-    def environment_changes(self) -> list[str]:
-        return self._node.environment.changes()
 
     def now(self) -> int:
         return self._last_stamp
 
     def stop_reason(self) -> tuple[str, str] | None:
-        if self._closing:
-            return ABORTED, 'the trial runner was stopped'
-        if self._cancelled():
-            return ABORTED, 'cancelled'
+        ended = self._ended_from_outside()
+        if ended is not None:
+            return ended
         if self._time_jump:
             return ABORTED, (f'ROS time jumped by {self._time_jump:.1f} s under the trial: the world or the '
                              'driver was started anew, or the trial runner stood still')
-        intruder = next((publisher.intruder for publisher in self._publishers.values() if publisher.intruder), '')
-        if intruder:
-            return INVALID, f'{intruder}; find out who that is and end it'
         if self.guard_fault:
             return SAFETY_STOP, self.guard_fault
         if self._refused_steps >= REFUSED_STEPS:
             return SAFETY_STOP, f'{self._refused_steps} targets in a row were refused: {self._guard_refuses}'
         return None
-
-    def reset(self, seed: int) -> ResetReport:
-        result = self._call(lambda: self._call_reset(Reset.Goal(seed=seed)), RESET_FAILED)
-        tried = tuple({'success': bool(attempt.success), 'reason': attempt.reason, 'duration': attempt.duration,
-                       'position_error': attempt.position_error, 'yaw_error': attempt.yaw_error}
-                      for attempt in result.tried)
-        return ResetReport(bool(result.success), result.message, int(result.attempts), tried, result.picture)
-
-    def _call_reset(self, goal: Reset.Goal) -> Reset.Result:
-        busy_until = time.monotonic() + RESET_BUSY
-        while True:
-            try:
-                return call_action(self._node, self._reset_client, goal, timeout=RESET_BOUND,
-                                   cancelled=self._is_stopped)
-            except RemoteCallRejected:
-                # The reset of a trial that was cut off may still be on its way to its end.
-                if time.monotonic() > busy_until or self._is_stopped():
-                    raise
-                time.sleep(0.2)
 
     def go_to_start(self) -> None:
         grip = MoveGripper.Goal(arm=self._arm.name, width=0.0,
@@ -266,7 +184,7 @@ class RosTrialStation:
         busy machine so far that the guard takes the stream for broken off. That is no violation while the arm stands,
         so the targets are where it was sent, not where it is, which gravity makes another place.
         """
-        self._film_period = FRAME_PERIOD
+        self._film_all()
         after, in_step = self._last_stamp, 0
         deadline = time.monotonic() + STATE_SILENCE
         rate = self._task.policy.rate
@@ -308,9 +226,6 @@ class RosTrialStation:
         message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp, SECOND)
         self._refused_steps = self._refused_steps + 1 if self._guard_refuses else 0
         self._servo.publish(message)
-
-    def record_step(self, content: dict, stamp: int) -> None:
-        self._recorder.step(content, stamp)
 
     def retreat(self) -> int:
         if self._closing:
@@ -387,12 +302,8 @@ class RosTrialStation:
         return (all(poses and step_number(poses[-1][0], rate) >= located for poses in self._poses.values())
                 and bool(self._verdicts) and step_number(self._verdicts[-1].stamp, rate) >= judged)
 
-    def _raise_if_closing(self) -> None:
-        if self._closing:
-            raise TrialEnd(ABORTED, 'the trial runner was stopped')
-
     def _is_stopped(self) -> bool:
-        return self._closing or self._cancelled() or self._time_jump != 0.0
+        return super()._is_stopped() or self._time_jump != 0.0
 
     # --- moving ---
 
@@ -435,14 +346,6 @@ class RosTrialStation:
                 self._news.wait(0.1)
         raise TrialEnd(RESET_FAILED, f'{self._task.goal.object} is not seen after the reset')
 
-    def _call(self, call, outcome: str):
-        try:
-            return call()
-        except RemoteCallCancelled as error:
-            raise TrialEnd(*(self.stop_reason() or (ABORTED, str(error)))) from error
-        except RemoteCallError as error:
-            raise TrialEnd(outcome, str(error)) from error
-
     # --- callbacks, in the executor's thread ---
 
     def _on_joint_state(self, data: bytes, info: dict) -> None:
@@ -467,7 +370,7 @@ class RosTrialStation:
             self._steps.append((stamp, positions))
             self._news.notify_all()
         self._recorder.message('joint_states', 'sensor_msgs/msg/JointState', data, stamp)
-        self._film(stamp)
+        self._record_image(stamp)
 
     def _on_pose(self, data: bytes, info: dict) -> None:
         if not (self._active and self._publishers['object_poses'].accepts(info)):
@@ -499,22 +402,6 @@ class RosTrialStation:
             self.guard_fault = message.message if state == 'latched' else ''
             self._guard_refuses = message.message if state == 'refused' else ''
             self._news.notify_all()
-
-    def _film(self, stamp: int) -> None:
-        """Record the newest camera image when one is due."""
-        if stamp - self._filmed < self._film_period * SECOND:
-            return
-        data = self._images.newest()
-        if data is not None:
-            self._filmed = stamp
-            self._recorder.image(f'{self._camera.image_topic}/compressed', data)
-
-
-def judgement_of(message: Verdict) -> Judgement:
-    stamp = message.header.stamp
-    return Judgement(stamp.sec * SECOND + stamp.nanosec, _OUTCOMES.get(message.outcome, 'abstain'), message.reason,
-                     message.env_hash, tuple(Check(c.name, c.passed, c.value, c.limit, c.unit)
-                                             for c in message.checks))
 
 
 def _only_unsettled(verdict: Judgement) -> bool:

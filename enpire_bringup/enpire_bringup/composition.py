@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any, Mapping
 
 from enpire_bringup.configuration import ConfigurationError
-from enpire_bringup.station import Station, overridden
+from enpire_bringup.gym_task import GymTask
+from enpire_bringup.station import Station, default_station, overridden
 from enpire_bringup.task import Task
 
 STANDARD_REMAPPINGS = (('/clock', 'clock'), ('/tf', 'tf'), ('/tf_static', 'tf_static'))
@@ -77,6 +78,9 @@ _MOTION = (
     ('enpire_reset', 'auto_reset', 'enpire_reset.auto_reset_node:AutoReset'),
     ('enpire_bringup', 'station_markers', 'enpire_bringup.station_markers_node:StationMarkers'),
 )
+_GYM_WORLD = (
+    ('enpire_bringup', 'gym_station', 'enpire_bringup.gym_station_node:GymStation'),
+)
 _OWN_STATE_PUBLISHER = (
     ('enpire_bringup', 'robot_state_publisher', 'enpire_bringup.robot_state_publisher_node:RobotStatePublisher'),
 )
@@ -100,12 +104,9 @@ def station_processes(station: Station, task: Task, namespace: str, *, real_time
     unknown node.
     """
     namespace = full_namespace(namespace)
-    if station.backend != 'sim':
-        raise ConfigurationError(
-            f"{station.file}: backend is '{station.backend}', which comes with a later version; this one drives "
-            "stations with 'backend: sim'")
+    check_fit(station, task)
     overridden(station, real_time_factor, camera_width, camera_height)     # refuses bad values before any process runs
-    if real_state_publisher is None:
+    if real_state_publisher is None and station.backend == 'sim':
         real_state_publisher = is_installed('robot_state_publisher')
     common = {'station': str(station.file), 'task': str(task.directory), 'use_sim_time': station.backend == 'sim',
               'real_time_factor': float(real_time_factor), 'camera_width': camera_width,
@@ -119,10 +120,13 @@ def station_processes(station: Station, task: Task, namespace: str, *, real_time
             for package, executable, node_class in entries), publishes_images)
 
     motion = _MOTION if real_state_publisher else _MOTION + _OWN_STATE_PUBLISHER
-    processes = [process('world', _WORLD), process('cameras', _CAMERAS, publishes_images=True),
-                 process('perception', _PERCEPTION),
-                 process('motion', motion), process('research', _RESEARCH)]
-    if real_state_publisher:
+    if station.backend == 'gym':
+        processes = [process('world', _GYM_WORLD, publishes_images=True), process('research', _RESEARCH)]
+    else:
+        processes = [process('world', _WORLD), process('cameras', _CAMERAS, publishes_images=True),
+                     process('perception', _PERCEPTION),
+                     process('motion', motion), process('research', _RESEARCH)]
+    if real_state_publisher and station.backend == 'sim':
         from enpire_bringup.robot_description import robot_description
 
         processes.append(ProcessSpec('state_publisher', (NodeSpec(
@@ -133,6 +137,18 @@ def station_processes(station: Station, task: Task, namespace: str, *, real_time
         known = ', '.join(node.name for spec in processes for node in spec.nodes)
         raise ConfigurationError(f"no node '{next(iter(extra))}' in the station; there are: {known}")
     return processes
+
+
+def check_fit(station: Station, task: Task) -> None:
+    """Raises ConfigurationError for a backend that this version does not drive, or a task of another kind of world."""
+    if station.backend not in ('sim', 'gym'):
+        raise ConfigurationError(
+            f"{station.file}: backend is '{station.backend}', which comes with a later version; this one drives "
+            "stations with 'backend: sim' and 'backend: gym'")
+    if (station.backend == 'gym') != isinstance(task, GymTask):
+        raise ConfigurationError(
+            f"{task.file}: the task's world is {'a Gymnasium environment' if isinstance(task, GymTask) else 'one of arms'}"
+            f", but {station.file} has 'backend: {station.backend}'; take --station {default_station(task)}")
 
 
 def station_namespaces(count: int) -> list[str]:

@@ -7,16 +7,20 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from enpire_bringup.gym_task import GymTask, missing_package
 from enpire_bringup.robot_description import description_files
 from enpire_bringup.station import Station
 from enpire_bringup.task import Task
 
 
 def environment_files(task: Task, station: Station) -> dict[str, Path]:
-    """Name in the hash -> file: task, scene, reward, reset, station with everything that describes its arms, scorer.
+    """Name in the hash -> file: task, scene, reward, reset, station with everything that describes its arms, scorer; of
+    a Gymnasium environment the package that it comes from, in the place of scene, reward and reset.
 
-    The recipe is not part of it: it is what research changes.
+    The recipe is not part of it: it is what research changes. Raises ConfigurationError where that package is missing.
     """
+    if isinstance(task, GymTask):
+        return {'task': task.file, 'station': station.file} | _world_files(task) | scoring_files()
     files = {
         'task': task.file,
         'scene': task.scene,
@@ -30,6 +34,18 @@ def environment_files(task: Task, station: Station) -> dict[str, Path]:
         if arm.model is not None:
             files[f'model/{arm.name}'] = arm.model
     return files | scoring_files()
+
+
+def _world_files(task: GymTask) -> dict[str, Path]:
+    """Name in the hash -> file: the Python files of the environment's package, and what says of it when it is done."""
+    name = task.gym.package or 'gymnasium'
+    folder = package_folder(name)
+    if folder is None:
+        raise missing_package(task, name)
+    files = {f'world/{name}/{file.relative_to(folder).as_posix()}': file for file in folder.rglob('*.py')}
+    for part in ('gym_world.py', 'gym_station_node.py'):
+        files[f'world/{part}'] = Path(__file__).with_name(part)
+    return files
 
 
 def scoring_files() -> dict[str, Path]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from enpire_bringup.action_space import BoxSpace, DiscreteSpace, read_gym_space
-from enpire_bringup.configuration import Section
+from enpire_bringup.configuration import ConfigurationError, Section
 from enpire_bringup.task import Task, common_parts
 
 
@@ -46,6 +46,12 @@ def read_gym_task(top: Section) -> GymTask:
                    action=read_gym_space(top.section('action'), observation))
     top.finish()
     return task
+
+
+def missing_package(task: GymTask, name: str) -> ConfigurationError:
+    """The error for a world whose package is not installed, with the way out."""
+    way = f'; type: python -m pip install --no-deps -r {task.gym.requirements}' if task.gym.requirements else ''
+    return ConfigurationError(f'{task.file}: its world needs the package {name}, which is not installed{way}')
 
 
 def _terms(section: Section) -> GymTerms:

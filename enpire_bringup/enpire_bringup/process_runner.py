@@ -29,7 +29,7 @@ from enpire_bringup.paths import runs_directory, share_directory
 from enpire_bringup.process_environment import environment_domain, image_environment, prepare_environment
 from enpire_bringup.respawn import CRASH_WINDOW, MOST_CRASHES, Respawn
 from enpire_bringup.shared_memory import remove_dead_segments
-from enpire_bringup.station import load_station, overridden
+from enpire_bringup.station import default_station, load_station, overridden
 from enpire_bringup.task import load_task
 
 READY_WITHIN = 60.0            # s of wall time
@@ -42,7 +42,7 @@ _POLL = 0.1
 class StationProcesses:
     """The processes of one station.
 
-    station, task: names or paths. namespace: e.g. "station_1". real_time_factor (NaN), camera_width, camera_height
+    station, task: names or paths; no station: the one that goes with the task. namespace: e.g. "station_1". real_time_factor (NaN), camera_width, camera_height
     (pixels, 0): overrides of the station file. domain_id: None takes $ROS_DOMAIN_ID. only: names of the nodes to
     start, None for all. node_parameters: further parameters by node name. report: called with one line for people
     at each event (from another thread); `runner.log` beside the nodes' logs keeps these lines with their times.
@@ -53,7 +53,7 @@ class StationProcesses:
     kind happens, and the runner says so every minute.
     """
 
-    def __init__(self, station: str = 'yam_bimanual_sim', task: str = 'push_t', namespace: str = 'station_1', *,
+    def __init__(self, station: str = '', task: str = 'push_t', namespace: str = 'station_1', *,
                  real_time_factor: float = math.nan, camera_width: int = 0, camera_height: int = 0,
                  domain_id: int | None = None, only: Collection[str] | None = None,
                  node_parameters: Mapping[str, Mapping[str, Any]] | None = None,
@@ -62,8 +62,8 @@ class StationProcesses:
         self.namespace = full_namespace(namespace)
         self.name = self.namespace.strip('/')
         self.domain_id = environment_domain() if domain_id is None else domain_id
-        self.station = load_station(station)
         self.task = load_task(task)
+        self.station = load_station(station or default_station(self.task))
         self.runs = Path(runs).resolve() if runs is not None else runs_directory()
         self.real_time_factor = overridden(self.station, real_time_factor).real_time_factor
         self.log_directory = self.runs / '.stations' / self.name / 'log'

@@ -83,12 +83,12 @@ def landlock_version() -> int:
     return max(0, libc.syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), ctypes.c_uint32(1)))
 
 
-def confine(readable, writable, hidden=()) -> bool:
+def confine(readable, writable, hidden=(), network=False) -> bool:
     """Keep this process, for good, from everything but the system's libraries and the folders given.
 
     readable: files and folders that may be read besides; writable: folders that may be written; hidden: folders that
-    may not be read although they lie in one that may. No TCP, no signals to processes outside (as far as the
-    kernel's version goes).
+    may not be read although they lie in one that may. No TCP unless `network`, no signals to processes outside (as far
+    as the kernel's version goes).
     Returns False where the kernel has no Landlock; nothing is confined then. Raises OSError when it fails.
     """
     version = landlock_version()
@@ -97,7 +97,7 @@ def confine(readable, writable, hidden=()) -> bool:
     handled = 0
     for since, rights in _FILE_RIGHTS:
         handled |= rights if version >= since else 0
-    tcp, scopes = _ALL_TCP if version >= 4 else 0, _ALL_SCOPES if version >= 6 else 0
+    tcp, scopes = _ALL_TCP if version >= 4 and not network else 0, _ALL_SCOPES if version >= 6 else 0
     attributes = struct.pack('=QQQ', handled, tcp, scopes)
     size = 24 if version >= 6 else 16 if version >= 4 else 8
     ruleset = _call(_CREATE_RULESET, ctypes.c_char_p(attributes), ctypes.c_size_t(size), ctypes.c_uint32(0))

@@ -7,11 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from enpire_bringup.configuration import ConfigurationError, Section, read_yaml
+from enpire_bringup.gym_task import GymTask
 from enpire_bringup.obstacles import Obstacle, read_obstacles
 from enpire_bringup.paths import resource, share_directory
 from enpire_bringup.safety_limits import SafetyLimits, read_limits
+from enpire_bringup.task import Task
 
-BACKENDS = ('sim', 'ros2_control')
+BACKENDS = ('sim', 'ros2_control', 'gym')
 
 
 @dataclass(frozen=True)
@@ -114,17 +116,20 @@ class Camera:
 
 @dataclass(frozen=True)
 class Station:
-    """One station file. meshes: folder that the robot description may take meshes for viewers from; '' for none."""
+    """One station file. meshes: folder that the robot description may take meshes for viewers from; '' for none.
+
+    With the backend "gym" it has no arms, cameras, safety limits nor rates: the task says which world it is.
+    """
 
     name: str
     file: Path
     description: str
     backend: str
-    robot_description: Path
+    robot_description: Path | None
     meshes: str
     arms: dict[str, Arm]
     cameras: dict[str, Camera]
-    safety: SafetyLimits
+    safety: SafetyLimits | None
     policy_rate: float
     control_rate: float
     real_time_factor: float
@@ -138,8 +143,8 @@ class Station:
 
     @property
     def lockstep(self) -> bool:
-        """Whether its world waits for the answer to every joint state, so that wall time says nothing."""
-        return self.backend == 'sim' and self.real_time_factor == 0
+        """Whether its world waits for the answer to every joint state or observation, so that wall time says nothing."""
+        return self.backend == 'gym' or (self.backend == 'sim' and self.real_time_factor == 0)
 
     def arm_slice(self, arm_name: str) -> slice:
         """Where the joints of an arm, without its gripper's, are in `joints`."""
@@ -181,6 +186,8 @@ def load_station(name_or_path: str | Path) -> Station:
     """
     file = station_file(str(name_or_path))
     top = read_yaml(file)
+    if top.choice('backend', BACKENDS) == 'gym':
+        return _gym_station(top)
     rates = top.section('rates')
     simulation = top.section('simulation', default={})
     station = Station(
@@ -209,6 +216,24 @@ def load_station(name_or_path: str | Path) -> Station:
         if joints.count(joint) > 1:
             raise top.error('arms', f"names the joint '{joint}' twice")
     return station
+
+
+def _gym_station(top: Section) -> Station:
+    simulation = top.section('simulation', default={})
+    station = Station(
+        name=top.file.stem, file=top.file, description=top.text('description', default=''), backend='gym',
+        robot_description=None, meshes='', arms={}, cameras={}, safety=None, policy_rate=0.0, control_rate=0.0,
+        real_time_factor=simulation.number(
+            'real_time_factor', low=0, high=100, unit='(0: as fast as it can, 1: wall clock)', default=0.0),
+        step_timeout=0.0)
+    simulation.finish()
+    top.finish()
+    return station
+
+
+def default_station(task: Task) -> str:
+    """The station that ships with the suite for a task, where nobody names one."""
+    return 'gym' if isinstance(task, GymTask) else 'yam_bimanual_sim'
 
 
 def overridden(station: Station, real_time_factor: float = math.nan, camera_width: int = 0,

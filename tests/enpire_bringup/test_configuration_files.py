@@ -69,7 +69,7 @@ def test_the_shipped_station_and_task_load():
 @pytest.mark.parametrize('key, value, said', [
     ('arms.left.max_velocity', MISSING, ('arms.left.max_velocity', 'is missing', 'rad/s')),
     ('safety.stale_state', MISSING, ('safety.stale_state', 'is missing', ' s)')),
-    ('backend', 'real', ('backend', "'real'", 'sim, ros2_control')),
+    ('backend', 'real', ('backend', "'real'", 'sim, ros2_control, gym')),
     ('safety.max_tip_speed', 50, ('safety.max_tip_speed', '50', 'out of range', 'm/s')),
     ('safety.max_tip_speed', 'fast', ('safety.max_tip_speed', "'fast'", 'm/s')),
     ('safety.max_tip_speed', float('nan'), ('safety.max_tip_speed', 'nan', 'm/s')),

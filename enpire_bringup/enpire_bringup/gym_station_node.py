@@ -1,0 +1,172 @@
+"""Node `gym_station`: a Gymnasium environment as the world of a station.
+
+It shows an observation after every reset and every action, with a verdict of the same stamp, and a picture while
+somebody looks. The environment itself stays in this process: who wants something done sends an action.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as NotInTime
+
+import numpy as np
+from rclpy.serialization import deserialize_message
+from sensor_msgs.msg import Image
+
+from enpire_bringup.actions import BlockingActionServer, RunningGoal
+from enpire_bringup.gym_world import GymStep, GymWorld
+from enpire_bringup.image_messages import fill_image
+from enpire_bringup.node_group import run_single
+from enpire_bringup.observation_messages import observation_message
+from enpire_bringup.publisher_identity import PublisherIdentity
+from enpire_bringup.station_node import IMAGE_QOS, STATE_QOS, StationNode
+from enpire_bringup.topics import VIEW_TOPIC
+from enpire_msgs.action import Reset
+from enpire_msgs.msg import Check, Observation, PolicyAction, ResetAttempt, Verdict
+
+SECOND = 1_000_000_000
+RESET_BOUND = 120.0     # s of wall time for the environment's own reset
+HASH_PERIOD = 1.0       # s of wall time between two looks at the files of the environment
+FRAME = 'view'
+
+
+class GymStation(StationNode):
+    """Serves the action `reset`, takes `policy_action`, gives `observation`, `verdict` and the view."""
+
+    def __init__(self, **kwargs):
+        super().__init__('gym_station', **kwargs)
+        self._period = round(SECOND / self.task.policy.rate)
+        self._pace = self.station.real_time_factor
+        self._episode, self._seed, self._stamp, self._due = 0, 0, 0, 0.0
+        self._hash, self._hash_time = '', 0.0
+        self._observations = self.create_publisher(Observation, 'observation', STATE_QOS)
+        self._verdicts = self.create_publisher(Verdict, 'verdict', STATE_QOS)
+        self._view = self.create_publisher(Image, VIEW_TOPIC, IMAGE_QOS)
+        # What draws may be bound to the thread that made it, so the environment has one of its own.
+        self._thread = ThreadPoolExecutor(1, 'world')
+        try:
+            self._world = self._thread.submit(GymWorld, self.task, drawn=True).result()
+        except Exception:
+            self._thread.shutdown(wait=False)
+            self.destroy_node()
+            raise
+        self._actor = PublisherIdentity(self, 'policy_action', 'trial_runner')
+        self.create_subscription(PolicyAction, 'policy_action', self._on_action, STATE_QOS, raw=True)
+        self._server = BlockingActionServer(self, Reset, 'reset', self._reset,
+                                            busy_message='a reset is running; wait for its end')
+        self.get_logger().info(f'world: {self.task.gym.id} {self.task.gym.arguments}')
+
+    # --- reset ---
+
+    def _reset(self, goal: RunningGoal) -> Reset.Result:
+        goal.publish_feedback(Reset.Feedback(stage='reset', attempt=1))
+        began = time.monotonic()
+        try:
+            self._thread.submit(self._begin, goal.request.seed).result(RESET_BOUND)
+        except NotInTime:
+            raise RuntimeError(f'{self.task.gym.id} took more than {RESET_BOUND:.0f} s for its reset') from None
+        except Exception as error:      # whatever an environment raises
+            self.get_logger().error(f'reset with seed {goal.request.seed}: {error!r}')
+            raise RuntimeError(f'{self.task.gym.id} cannot reset with seed {goal.request.seed}: {error!r}') from error
+        attempt = ResetAttempt(success=True, reason="the environment's own reset", duration=time.monotonic() - began)
+        return Reset.Result(success=True, message=attempt.reason, attempts=1, tried=[attempt])
+
+    def _begin(self, seed: int) -> None:
+        step = self._world.reset(seed)
+        self._episode, self._seed = secrets.randbits(63), seed
+        self._hash_time = 0.0       # an episode begins with a look at the files
+        # Time that a world ran ahead of the clock is not taken back: every stamp is later than the one before.
+        self._stamp = max(self._stamp + SECOND, self.get_clock().now().nanoseconds)
+        self._due = time.monotonic()
+        self._show(step, 0.0)
+
+    # --- steps ---
+
+    def _on_action(self, data: bytes, info: dict) -> None:
+        if not self._actor.accepts(info):
+            if self._actor.intruder:
+                self.get_logger().error(f'{self._actor.intruder}; its actions are ignored', throttle_duration_sec=5.0)
+            return
+        self._thread.submit(self._act, deserialize_message(data, PolicyAction)).add_done_callback(self._report)
+
+    def _act(self, action: PolicyAction) -> None:
+        answers = action.header.stamp.sec * SECOND + action.header.stamp.nanosec
+        if (action.episode, answers) != (self._episode, self._stamp):
+            return      # of an episode that is over, or twice the same
+        began = time.monotonic()
+        step = self._world.step(np.array(action.values))
+        compute = time.monotonic() - began
+        self._stamp += self._period
+        if self._pace:
+            self._due = max(self._due + self._period / SECOND / self._pace, began)
+            time.sleep(max(0.0, self._due - time.monotonic()))
+        self._show(step, compute)
+
+    def _report(self, done: Future) -> None:
+        error = done.exception()
+        if error is not None:
+            self.get_logger().error(f'{self.task.gym.id} failed in a step: {error!r}; the episode ends here')
+
+    def _show(self, step: GymStep, compute: float) -> None:
+        stamp = dict(zip(('sec', 'nanosec'), divmod(self._stamp, SECOND)))
+        if self._view.get_subscription_count():
+            self._draw(stamp)
+        self._verdicts.publish(self._verdict(step, stamp, compute))
+        message = observation_message(step.observation)
+        message.header.stamp.sec, message.header.stamp.nanosec = stamp['sec'], stamp['nanosec']
+        message.episode, message.seed, message.step = self._episode, self._seed, step.number
+        message.reward, message.terminated, message.truncated = step.reward, step.terminated, step.truncated
+        self._observations.publish(message)
+
+    def _draw(self, stamp: dict) -> None:
+        image = self._world.image()
+        if image is None:
+            return
+        message = Image()
+        message.header.frame_id = FRAME
+        message.header.stamp.sec, message.header.stamp.nanosec = stamp['sec'], stamp['nanosec']
+        fill_image(message, image, 'rgb8')
+        self._view.publish(message)
+
+    def _verdict(self, step: GymStep, stamp: dict, compute: float) -> Verdict:
+        limits = self.task.gym.measures
+        checks = [Check(name=name, passed=value > limits[name], value=value, limit=limits[name])
+                  for name, value in step.measures.items()]
+        said = ', '.join(f'{check.name} {check.value:.3g} of {check.limit:g}' for check in checks)
+        message = Verdict(
+            task=self.task.name, env_hash=self._environment(), checks=checks, compute=compute,
+            outcome=Verdict.SUCCESS if step.success else Verdict.NOT_YET,
+            reason=f'{"done" if step.success else "not done"} by the environment\'s own measure'
+                   f'{": " if said else ""}{said}')
+        message.header.frame_id = FRAME
+        message.header.stamp.sec, message.header.stamp.nanosec = stamp['sec'], stamp['nanosec']
+        return message
+
+    def _environment(self) -> str:
+        """The environment's hash, as the files are now (at most HASH_PERIOD old)."""
+        now = time.monotonic()
+        if now - self._hash_time >= HASH_PERIOD:
+            self._hash_time = now
+            try:
+                self._hash = self.current_env_hash()
+            except OSError as error:
+                self._hash = ''
+                self.get_logger().error(f'the environment cannot be read: {error}', throttle_duration_sec=5.0)
+        return self._hash
+
+    def destroy_node(self):
+        if hasattr(self, '_server'):
+            self._server.close(timeout=1.0)
+            self._thread.submit(self._world.close)
+            self._thread.shutdown(wait=False)
+        super().destroy_node()
+
+
+def main() -> None:
+    run_single(GymStation)
+
+
+if __name__ == '__main__':
+    main()
