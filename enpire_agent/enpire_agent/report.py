@@ -22,6 +22,7 @@ from enpire_agent.durable_file import write_durably
 from enpire_agent.idea_tree import idea_tree
 from enpire_agent.recipe_diffs import Diff, read_diffs
 from enpire_agent.score import success_interval
+from enpire_agent.search_and_gate import Share, compared, remark, solved_by
 from enpire_agent.shown_trials import ShownTrial, best_and_worst
 from enpire_agent.station_run import (StationRun, best_run, decision, first_baseline, is_finished, is_running,
                                       minutes_in, origin_name, percent, rate_text, read_runs,
@@ -82,7 +83,8 @@ def _render(directory: Path, runs: Sequence[StationRun], charts: dict, trials: S
     settings = runs[0].state.settings
     return environment.get_template('report.html.j2').render(
         campaign=settings.campaign, headline=_headline(runs), objective=_objective(settings.task),
-        about=_about(runs), verdict=_verdict(runs), figures=_figures(runs),
+        about=_about(runs), solved=_solved(runs), verdict=_verdict(runs), figures=_figures(runs),
+        compared=_compared(runs),
         charts={name: [Markup(chart(runs, width).svg(kind)) for kind, width in (('wide', _WIDE), ('narrow', _NARROW))]
                 for name, chart in charts.items()},
         trials=[_shown_trial(trial) for trial in trials], strips=_strips(runs), stations=_stations(runs),
@@ -111,6 +113,29 @@ def _headline(runs: Sequence[StationRun]) -> str:
             f'{percent(best.gate.successes / best.gate.trials)} success')
 
 
+def _solved(runs: Sequence[StationRun]) -> dict:
+    result = solved_by(runs)
+    return {'yes': result.yes, 'figures': result.figures,
+            'word': 'Solved' if result.yes else 'Not solved' if is_finished(runs) else 'Not solved yet'}
+
+
+def _compared(runs: Sequence[StationRun]) -> dict:
+    """Recipes on search seeds and on fresh seeds, and what the two say together."""
+    rows = {run.name: compared(run) for run in runs}
+    best = best_run(runs)
+    return {'remark': remark(rows[best.name]) if best is not None else '', 'rows': [
+        {'name': f'{name}: {row.name}' if len(runs) > 1 else row.name, 'best': row.is_best,
+         'cells': [_cell(row.search), _cell(row.fresh)]} for name, found in rows.items() for row in found]}
+
+
+def _cell(share: Share | None) -> dict | None:
+    if share is None or not share.trials:
+        return None
+    low, high = share.interval
+    return {'rate': 100 * share.successes / share.trials, 'successes': share.successes, 'trials': share.trials,
+            'low': 100 * low, 'high': 100 * high, 'note': share.note}
+
+
 def _verdict(runs: Sequence[StationRun]) -> str:
     """What the two measurements on fresh seeds say together."""
     baseline, best = first_baseline(runs), best_run(runs)
@@ -123,8 +148,6 @@ def _verdict(runs: Sequence[StationRun]) -> str:
     text = (f'On fresh seeds the starting recipe succeeded in {baseline.successes} of {baseline.trials} trials, '
             f'{rate_text(baseline.successes, baseline.trials)}, the best recipe{whose} in {gate.successes} of '
             f'{gate.trials}, {rate_text(gate.successes, gate.trials)}. ')
-    if gate.successes == gate.trials:
-        text += f'So the gate of {gate.trials} consecutive successes is passed. '
     if after[0] > before[1]:
         return text + 'The intervals do not overlap: the improvement is more than luck.'
     if before[0] > after[1]:
@@ -159,7 +182,7 @@ def _figures(runs: Sequence[StationRun]) -> list[dict]:
     busy = Counter()
     for run in runs:
         busy.update(run.time_split)
-    figures = [_measured('Starting recipe', first_baseline(runs)), _best_figure(runs), *_search_figure(runs)]
+    figures = [_measured('Starting recipe', first_baseline(runs)), _best_figure(runs)]
     figures.append({'name': 'Hypotheses', 'value': sum(iterations.values()), 'note': ', '.join(
         f'{iterations[name]} {word}' for name, word in (('kept', 'kept'), ('adopted', 'adopted'), (
             'reverted', 'rejected'), ('running', 'on trial')) if iterations[name]) or 'none yet'})
@@ -190,17 +213,6 @@ def _best_figure(runs: Sequence[StationRun]) -> dict:
                 if is_finished(runs) else 'no hypothesis was kept yet'}
     return {'name': 'Best recipe so far', 'value': percent(best.successes / best.trials),
             'note': f'{best.successes} of {best.trials} trials so far'}
-
-
-def _search_figure(runs: Sequence[StationRun]) -> list[dict]:
-    """The best recipe on the seeds that chose it, to hold beside the fresh ones."""
-    measured = best_run(runs)
-    results = measured.state.best.results.values() if measured is not None and measured.state.best else ()
-    if not results:
-        return []
-    successes = sum(success for success, _ in results)
-    return [{'name': 'On search seeds', 'value': percent(successes / len(results)),
-             'note': f'the best recipe: {successes} of {len(results)} on the seeds that chose it'}]
 
 
 def _measured(name: str, measured: Measurement | None) -> dict:

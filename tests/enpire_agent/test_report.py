@@ -9,6 +9,7 @@ from enpire_agent.cli import main
 from enpire_agent.fleet_log import FleetLog
 from enpire_agent.report import MAX_PAGE_BYTES, write_report
 from enpire_agent.score import success_interval
+from enpire_agent.search_and_gate import Compared, Share, remark, solved_by
 from enpire_agent.shown_trials import MAX_VIDEO_BYTES
 from enpire_agent.station_run import read_runs
 from enpire_bringup.configuration import ConfigurationError
@@ -77,6 +78,21 @@ def rows_of(page):
 
 def plain(text):
     return ' '.join(text.replace('\xa0', ' ').split())
+
+
+def compared_rows(page):
+    """Texts of the cells of the table of search and gate scores."""
+    table = page.one('table', class_='compared')
+    start = page.elements.index(table)
+    end = next((k for k in range(start + 1, len(page.elements)) if page.elements[k].tag == 'h2'), None)
+    cells = [plain(element.text) for element in page.elements[start:end] if element.tag == 'td']
+    return [cells[k:k + 3] for k in range(0, len(cells), 3)]
+
+
+def _share(measured):
+    low, high = success_interval(measured.successes, measured.trials)
+    return (f'{100 * measured.successes / measured.trials:.0f} % {measured.successes} of {measured.trials} fresh seeds '
+            f'95 % interval {100 * low:.0f} to {100 * high:.0f} %')
 
 
 def report(directory):
@@ -201,6 +217,26 @@ def test_an_attempt_at_the_gate_that_ended_early_is_no_result(tmp_path):
     page = report(directory)
     assert 'Best recipe' not in page.figures() and 'Best recipe so far' in page.figures()
     assert 'iteration 1 on fresh seeds, until the first failure: 8 of 9' in page.one('main').text
+    name, searched, fresh = compared_rows(page)[-1]
+    assert name == 'iteration 1, idea 1' and ' of 4 search seeds' in searched
+    assert fresh.startswith('89 % 8 of 9 fresh seeds') and fresh.endswith('ended by its first failure')
+    assert 'Not solved yet: ' in page.one('main').text
+
+
+@pytest.mark.parametrize('searched, fresh, said', [
+    ((24, 24), (20, 50), 'does worse than on those that chose it'), ((6, 6), (45, 50), 'intervals overlap'),
+    ((10, 24), (50, 50), 'even better')])
+def test_the_two_scores_of_the_best_recipe_are_held_against_each_other(searched, fresh, said):
+    text = remark([Compared('start', None, Share(1, 50)), Compared('best', Share(*searched), Share(*fresh), True)])
+    assert said in text
+
+
+def test_a_solved_campaign_says_so_on_top(tmp_path):
+    directory = record_campaign(tmp_path / 'c', decisions=('keep',) * 7, gate=2, trials=1)
+    runs = read_runs(directory)
+    result = solved_by(runs)
+    assert result.yes and runs[0].gate.successes == 2
+    assert 'Solved: 2 of 2 consecutive on fresh seeds, 95 % interval 16 to 100 %.' in report(directory).one('main').text
 
 
 def test_a_campaign_as_it_is_run_can_be_read(make_campaign):
@@ -210,9 +246,13 @@ def test_a_campaign_as_it_is_run_can_be_read(make_campaign):
     assert len(rows_of(page)) == len(state.iterations)
     assert page.figures()['Trials'][0] == str(state.trials)
     searched = [success for success, _ in state.best.results.values()]
-    assert page.figures()['On search seeds'] == (
-        f'{100 * sum(searched) / len(searched):.0f} %',
-        f'the best recipe: {sum(searched)} of {len(searched)} on the seeds that chose it')
+    start, *early, best = compared_rows(page)
+    assert start == ['starting recipe', 'not tried on search seeds', _share(state.baseline)]
+    assert len(early) == len(state.gates) == 0
+    assert best[0].startswith(f'best recipe, iteration {state.best.iteration}, ')
+    assert best[1].startswith(f'{100 * sum(searched) / len(searched):.0f} % {sum(searched)} of {len(searched)} search')
+    assert best[2] == _share(state.gate)
+    assert plain(page.one('main').text).count(f'{str(state.finished).removeprefix("not solved: ").split(";")[0]}') == 2
 
 
 def test_recipes_that_travelled_and_conflicts_are_told(tmp_path):
