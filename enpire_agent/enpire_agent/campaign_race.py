@@ -45,7 +45,8 @@ class CampaignRace:
         trials = self._known_trials(iteration)
         while True:
             best = self.evidence_of_best()
-            decision = decide(_evidence(trials), best, state.settings.search_trials)
+            decision = decide(_evidence(trials), best, state.settings.search_trials,
+                              state.settings.gate_trials)
             self._note(iteration, trials, best, decision)
             if decision.over:
                 return decision.move is Move.KEEP, decision.reason

@@ -58,12 +58,17 @@ class Decision:
         return self.move in (Move.KEEP, Move.REVERT)
 
 
-def decide(candidate: Evidence, best: Evidence, first: int) -> Decision:
-    """What to do after these trials. first: trials that every candidate gets that is not hopeless before."""
+def decide(candidate: Evidence, best: Evidence, first: int, gate: int = 0) -> Decision:
+    """What to do after these trials. first: trials that every candidate gets that is not hopeless before. gate: fresh
+    seeds on which the gate has to be passed without a failure; 0: there is none."""
     p = probability_better(candidate.successes, candidate.trials, best.successes, best.trials)
     text = f'{candidate}, best {best}: better with probability {p:.2f}'
     if candidate.trials >= first and p > KEEP_AT:
         return Decision(Move.KEEP, p, text)
+    if gate and candidate.trials >= max(first, gate) and candidate.successes == candidate.trials and (
+            best.successes < best.trials and p >= 0.5):
+        # More trials here would cost what the gate costs, which decides.
+        return Decision(Move.KEEP, p, f'{text}; without a failure in as many trials as the gate has')
     if candidate.trials >= min(FEWEST_TRIALS, first) and probability_of_no_more(
             candidate.successes, candidate.trials, best.successes, best.trials) < DROP_BELOW:
         return Decision(Move.REVERT, p, text)

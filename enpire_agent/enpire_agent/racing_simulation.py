@@ -75,11 +75,11 @@ class BernoulliStation:
 Rule = Callable[[BernoulliStation, BernoulliRecipe, BernoulliRecipe], bool]
 
 
-def racing(first: int) -> Rule:
-    """The rule of racing.py."""
+def racing(first: int, gate: int = 50) -> Rule:
+    """The rule of racing.py. gate: its seeds; 0: what the rule would be without a gate."""
     def rule(station: BernoulliStation, best: BernoulliRecipe, candidate: BernoulliRecipe) -> bool:
         while True:
-            move = decide(candidate.evidence, best.evidence, first).move
+            move = decide(candidate.evidence, best.evidence, first, gate).move
             if move in (Move.KEEP, Move.REVERT):
                 return move is Move.KEEP
             recipe = candidate if move is Move.TRY_CANDIDATE else best
