@@ -122,7 +122,7 @@ class ClaudeReader(TurnReader):
             self.fault = self._fault(text, result)
         elif result.get('terminal_reason') in (None, 'completed'):
             self.completed = True
-            self.say(text)
+            self.text = text.strip() or self.text
         else:
             self.fault = Fault(FAILED, f"it ended because of {result['terminal_reason']}")
 

@@ -21,7 +21,8 @@ _RETRIES = 2
 _OVERRIDES = {
     'check_for_update_on_startup': False, 'analytics.enabled': False, 'features.plugins': False,
     'features.unbounded_connection_retries': False, 'features.goals': False, 'agents.enabled': False,
-    'web_search': 'disabled', 'shell_environment_policy.ignore_default_excludes': False}
+    'web_search': 'disabled', 'shell_environment_policy.ignore_default_excludes': False,
+    'allow_login_shell': False}      # /etc/profile would take the station's programs off PATH
 _CODES = {'internal_server_error': SERVER_ERROR, 'server_overloaded': SERVER_ERROR,
           'usage_limit_exceeded': RATE_LIMITED, 'unauthorized': LOGIN}
 

@@ -13,7 +13,6 @@ import signal
 import subprocess
 import threading
 import time
-import uuid
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,11 +45,17 @@ class ProcessLimits:
 
 
 class AgentProcess:
-    """A running program. watched: the folders whose growth counts. Raises OSError where it cannot be started."""
+    """A running program. watched: the folders whose growth counts.
+
+    owner: whose program it is, at most one at a time. What an earlier one has left, because its supervisor was killed,
+    is ended first.
+    """
 
     def __init__(self, command: Sequence[str], folder: Path, environment: Mapping[str, str], limits: ProcessLimits,
-                 watched: Sequence[Path] = ()):
-        self._mark = uuid.uuid4().hex
+                 owner: str, watched: Sequence[Path] = ()):
+        self._mark = f'{MARK}={owner}'.encode()
+        self._process: subprocess.Popen | None = None
+        self._kill({})
         self._limits = limits
         self._watched = watched
         self._size_before = sum(_size(folder) for folder in watched)
@@ -58,7 +63,7 @@ class AgentProcess:
         self._lines: queue.Queue[bytes] = queue.Queue()
         self._said = b''
         self._process = subprocess.Popen(
-            command, cwd=folder, env={**environment, MARK: self._mark}, stdin=subprocess.DEVNULL,
+            command, cwd=folder, env={**environment, MARK: owner}, stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
         resource.prlimit(self._process.pid, resource.RLIMIT_FSIZE, (LARGEST_FILE, LARGEST_FILE))
         resource.prlimit(self._process.pid, resource.RLIMIT_CORE, (0, 0))
@@ -110,10 +115,11 @@ class AgentProcess:
             if self._is_marked(pid):
                 with suppress(psutil.NoSuchProcess):
                     found[pid] = psutil.Process(pid)
-        with suppress(psutil.NoSuchProcess):
-            # Also who has cleared its environment, as long as its parents are there.
-            root = psutil.Process(self._process.pid)
-            found.update((process.pid, process) for process in [root, *root.children(recursive=True)])
+        if self._process is not None:
+            with suppress(psutil.NoSuchProcess):
+                # Also who has cleared its environment, as long as its parents are there.
+                root = psutil.Process(self._process.pid)
+                found.update((process.pid, process) for process in [root, *root.children(recursive=True)])
         return [process for process in found.values() if _lives(process)]
 
     def end(self) -> None:
@@ -126,6 +132,13 @@ class AgentProcess:
             if not self.ended:
                 family.update((process.pid, process) for process in self.family())
                 self._process.send_signal(number)
+        self._kill(family)
+        with suppress(subprocess.TimeoutExpired):      # it hangs in the kernel
+            self._process.wait(_GONE_WITHIN)
+        for thread in self._threads:
+            thread.join(_READER_WITHIN)
+
+    def _kill(self, family: dict[int, psutil.Process]) -> None:
         end = time.monotonic() + _GONE_WITHIN
         # Again and again: a process may start another while the list is made.
         while True:
@@ -137,15 +150,11 @@ class AgentProcess:
             if not living or time.monotonic() > end:
                 break
             time.sleep(0.02)
-        with suppress(subprocess.TimeoutExpired):      # it hangs in the kernel
-            self._process.wait(_GONE_WITHIN)
-        for thread in self._threads:
-            thread.join(_READER_WITHIN)
 
     def _is_marked(self, pid: int) -> bool:
         try:
             with open(f'/proc/{pid}/environ', 'rb') as environment:
-                return f'{MARK}={self._mark}'.encode() in environment.read().split(b'\0')
+                return self._mark in environment.read().split(b'\0')
         except OSError:
             return False        # it is gone, or somebody else's
 

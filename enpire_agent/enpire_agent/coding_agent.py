@@ -11,8 +11,10 @@ program's arguments and the reading of its events; what a turn is, its timers an
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
+import sys
 import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
@@ -22,6 +24,7 @@ from typing import Callable, Iterable, Mapping, Sequence
 from enpire_agent.agent_process import AgentProcess, Excess, ProcessLimits
 from enpire_agent.agent_turn import (CANCELLED, DID_NOTHING, DONE, FAILED, OUT_OF_TIME, OUT_OF_TOKENS, RATE_LIMITED,
                                      RUNAWAY, SILENT, Fault, TurnEvent, TurnReader, TurnResult, read_line)
+from enpire_bringup import bound_command
 from enpire_bringup.configuration import ConfigurationError, Section
 
 LARGEST_PROMPT = 100_000           # bytes; the system takes 128 kB an argument
@@ -55,6 +58,18 @@ class AgentSettings:
     tokens_per_turn: int = 0
     cost_per_turn: float = 0.0
     limits: ProcessLimits = ProcessLimits()
+
+
+@dataclass(frozen=True)
+class Reach:
+    """Files that the program and its tools may reach, besides the system, their home and the work tree.
+
+    readable, writable: files and folders; hidden: folders that may not be read although they lie in a readable one.
+    """
+
+    readable: tuple[Path, ...] = ()
+    writable: tuple[Path, ...] = ()
+    hidden: tuple[Path, ...] = ()
 
 
 def read_agent_settings(section: Section) -> AgentSettings:
@@ -121,11 +136,13 @@ class CodingAgent(ABC):
 
     def turn(self, prompt: str, work_tree: Path | str, session: str = '', *,
              on_event: Callable[[TurnEvent], None] = lambda event: None,
-             cancelled: Callable[[], bool] = lambda: False, environment: Mapping[str, str] = {}) -> TurnResult:
+             cancelled: Callable[[], bool] = lambda: False, environment: Mapping[str, str] = {},
+             reach: Reach | None = None) -> TurnResult:
         """Let the program work on a prompt until its turn ends; nothing that it started is alive then.
 
-        session: continue that conversation. environment: further variables for the program and its tools. on_event is
-        called in this thread. Raises ConfigurationError where the program cannot be started, ValueError for a prompt
+        session: continue that conversation. environment: further variables for the program and its tools. reach: keep
+        it to these files, where the kernel can (program_confinement.py); None: it reaches what its user does. on_event
+        is called in this thread. Raises ConfigurationError where the program cannot be started, ValueError for a prompt
         that is too long.
         """
         work_tree = Path(work_tree).absolute()
@@ -138,14 +155,9 @@ class CodingAgent(ABC):
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir()
         reader = self.reader(session)
-        try:
-            process = AgentProcess([*self.command, *self.arguments(prompt, work_tree, session)], work_tree,
-                                   {**self._environment(scratch), **environment}, self.settings.limits,
-                                   watched=(work_tree, scratch))
-        except OSError as error:
-            raise ConfigurationError(f'{self.name}: {self.command[0]} cannot be started ({error.strerror}); make '
-                                     'agents installs it, or name it as researcher.program in the station file'
-                                     ) from error
+        process = AgentProcess(self._command_line(prompt, work_tree, session, reach), work_tree,
+                               {**self._environment(scratch), **environment}, self.settings.limits,
+                               owner=str(self.home), watched=(work_tree, scratch))
         try:
             fault = self._follow(process, reader, on_event, cancelled, began)
         finally:
@@ -161,10 +173,28 @@ class CodingAgent(ABC):
                           tokens=reader.tokens, cost=reader.cost, retry_after=fault.retry_after, changed=changed,
                           refused=tuple(reader.refused), tools=reader.tools, duration=time.monotonic() - began)
 
+    def _command_line(self, prompt: str, work_tree: Path, session: str, reach: Reach | None) -> list[str]:
+        if not shutil.which(self.command[0]):
+            raise ConfigurationError(f'{self.name}: {self.command[0]} is no program; make agents installs it, or name '
+                                     'it as researcher.program in the station file')
+        places = None
+        if reach is not None:
+            places = {'readable': [sys.prefix, sys.base_prefix, *map(str, reach.readable),
+                                   *_program_folders(self.command)],
+                      'writable': [str(work_tree), str(self.home), *map(str, reach.writable)],
+                      'hidden': [*map(str, reach.hidden)]}
+        return [sys.executable, '-I', '-S', bound_command.__file__, str(os.getpid()), json.dumps(places), *self.command,
+                *self.arguments(prompt, work_tree, session)]
+
     def _environment(self, scratch: Path) -> dict[str, str]:
         kept = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-        return {**kept, 'HOME': str(self.home), 'TMPDIR': str(scratch), 'GIT_TERMINAL_PROMPT': '0',
-                'GIT_EDITOR': 'true', 'PAGER': 'cat', 'CI': '1', **self.variables()}
+        own, key = self.variables(), self.key()[1]
+        # The shells of its tools forget the key, so that it gets into no conversation, log or commit. Without SHLVL
+        # some take a program's pipe for a network login and read other files.
+        tools = scratch / 'tools.bash'
+        tools.write_text('unset -v ' + ' '.join(name for name, value in own.items() if key and value == key) + '\n')
+        return {**kept, 'HOME': str(self.home), 'TMPDIR': str(scratch), 'BASH_ENV': str(tools),
+                'SHLVL': '1', 'GIT_TERMINAL_PROMPT': '0', 'GIT_EDITOR': 'true', 'PAGER': 'cat', 'CI': '1', **own}
 
     def _follow(self, process: AgentProcess, reader: TurnReader, on_event, cancelled, began: float) -> Fault | None:
         """Until the program ends, or the reason why it has to."""
@@ -221,6 +251,13 @@ def _hand_on(reader: TurnReader, on_event: Callable[[TurnEvent], None]) -> None:
     events, reader.events = reader.events, []
     for event in events:
         on_event(event)
+
+
+def _program_folders(command: Sequence[str]) -> list[str]:
+    """Where a program's own files lie: all that was installed together."""
+    files = [Path(part).resolve() for part in command if Path(part).is_file()]
+    return [str(next((parent for parent in file.parents if parent.name == 'node_modules'), file.parents[1]))
+            for file in files]
 
 
 def file_hashes(folder: Path) -> dict[str, str]:

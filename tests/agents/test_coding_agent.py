@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -15,8 +16,9 @@ from enpire_agent import agent_process
 from enpire_agent.agent_process import ProcessLimits
 from enpire_agent.agent_turn import (CANCELLED, DID_NOTHING, DONE, FAILED, OUT_OF_TIME, OUT_OF_TOKENS, RATE_LIMITED,
                                      RUNAWAY, SILENT, Fault, Tokens, TurnReader)
-from enpire_agent.coding_agent import AgentSettings, CodingAgent
+from enpire_agent.coding_agent import AgentSettings, CodingAgent, Reach
 from enpire_bringup.configuration import ConfigurationError
+from enpire_bringup.program_confinement import landlock_version
 
 SETTINGS = AgentSettings(turn_timeout=30.0, silence_timeout=20.0, tool_timeout=20.0)
 PRELUDE = '''
@@ -79,10 +81,11 @@ def work_tree(tmp_path):
 def turn(tmp_path, work_tree):
     """turn(script, settings of AgentSettings..., **arguments of turn) -> its result."""
 
-    def run(script, *, prompt='Do it.', session='', on_event=lambda event: None, cancelled=lambda: False, **settings):
+    def run(script, *, prompt='Do it.', session='', on_event=lambda event: None, cancelled=lambda: False,
+            reach=None, **settings):
         command = [sys.executable, '-S', '-c', PRELUDE + script]
         agent = Program(command, replace(SETTINGS, **settings), tmp_path / 'home')
-        return agent.turn(prompt, work_tree, session, on_event=on_event, cancelled=cancelled)
+        return agent.turn(prompt, work_tree, session, on_event=on_event, cancelled=cancelled, reach=reach)
 
     return run
 
@@ -91,6 +94,13 @@ def sleeping(seconds):
     """Processes that run `sleep <seconds>`, which tells the tests' own from others."""
     return [process for process in psutil.process_iter(['cmdline'])
             if process.info['cmdline'] == ['sleep', str(seconds)]]
+
+
+def wait_for(condition, seconds=20.0):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_a_turn_is_what_the_program_says_and_what_changed(turn):
@@ -168,11 +178,11 @@ def test_a_rate_limit_that_the_program_gives_up_on_keeps_the_pause(turn):
 
 
 def test_cancelling_ends_everything_that_was_started(turn, work_tree):
-    # A tool in a session of its own, and one that has left its parents behind.
+    # A tool in a session of its own, and one that has left its parents and its environment behind.
     result = turn("""
 subprocess.Popen(['sleep', '911'], start_new_session=True)
-subprocess.run(['sh', '-c', 'setsid sleep 912 >/dev/null 2>&1 & exit'])
-event(tool='sh'); open('started', 'w').close(); time.sleep(60)
+subprocess.run(['sh', '-c', 'setsid env -i sleep 912 >/dev/null 2>&1 & exit'])
+event(tool='sh'); time.sleep(0.2); open('started', 'w').close(); time.sleep(60)
 """, cancelled=(work_tree / 'started').exists)
     assert result.outcome == CANCELLED
     assert not sleeping(911) and not sleeping(912)
@@ -182,6 +192,28 @@ def test_a_turn_that_ends_by_itself_leaves_nothing_behind(turn):
     result = turn("subprocess.Popen(['sleep', '913'], start_new_session=True); event(say='Bye.'); event(end=1)")
     assert result.outcome == DONE
     assert not sleeping(913)
+
+
+SUPERVISOR = """
+import sys
+sys.path[:0] = {path!r}
+from pathlib import Path
+from test_coding_agent import PRELUDE, SETTINGS, Program
+script = PRELUDE + "subprocess.Popen(['sleep', '916'], start_new_session=True); subprocess.run(['sleep', '917'])"
+Program([sys.executable, '-S', '-c', script], SETTINGS, Path({home!r})).turn('Go.', {work_tree!r})
+"""
+
+
+def test_a_supervisor_that_is_killed_takes_the_program_along_and_the_next_turn_ends_the_rest(turn, tmp_path, work_tree):
+    code = SUPERVISOR.format(path=sys.path, home=str(tmp_path / 'home'), work_tree=str(work_tree))
+    supervisor = subprocess.Popen([sys.executable, '-c', code])
+    wait_for(lambda: sleeping(916) and sleeping(917))
+    program = sleeping(917)[0].parent()
+    supervisor.kill()
+    supervisor.wait()
+    wait_for(lambda: not program.is_running() or program.status() == psutil.STATUS_ZOMBIE)
+    assert turn("event(say='Here I am.'); event(end=1)").outcome == DONE
+    assert not sleeping(916) and not sleeping(917)
 
 
 def test_who_ignores_every_polite_signal_is_killed(turn, work_tree, monkeypatch):
@@ -224,6 +256,26 @@ def test_it_gets_no_secrets_of_the_station_and_a_home_of_its_own(turn, monkeypat
     assert not os.path.exists(seen['TMPDIR'])      # its scratch is gone with the turn
 
 
+@pytest.mark.skipif(not landlock_version(), reason='this kernel has no Landlock')
+def test_it_reaches_only_what_it_may(turn, tmp_path):
+    for folder in ('open', 'open/hidden', 'closed'):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / 'file').write_text('text')
+    result = turn(f"""
+def reach(mode, *names):
+    try:
+        return open(os.path.join({str(tmp_path)!r}, *names), mode).read()
+    except OSError as error:
+        return type(error).__name__
+event(say=' '.join([reach('r', 'open', 'file'), reach('w+', 'open', 'file'), reach('r', 'open', 'hidden', 'file'),
+                    reach('r', 'closed', 'file'), repr(reach('w+', 'recipe', 'new'))]))
+subprocess.run(['touch', {str(tmp_path / 'closed' / 'made')!r}])
+event(end=1)
+""", reach=Reach(readable=(tmp_path / 'open',), hidden=(tmp_path / 'open' / 'hidden',)))
+    assert result.text == "text PermissionError PermissionError PermissionError ''"
+    assert not (tmp_path / 'closed' / 'made').exists()
+
+
 def test_output_without_end_is_bounded_and_no_deadlock(turn):
     result = turn("""
 sys.stderr.write('x' * 5_000_000 + '\\nlast')
@@ -240,7 +292,7 @@ def test_a_prompt_that_the_system_would_not_take_is_refused(turn):
 
 
 def test_a_program_that_is_not_there_is_named_with_the_way_out(tmp_path, work_tree):
-    with pytest.raises(ConfigurationError, match='program: /nowhere/x cannot be started .* make agents'):
+    with pytest.raises(ConfigurationError, match='program: /nowhere/x is no program; make agents'):
         Program(['/nowhere/x'], SETTINGS, tmp_path / 'home').turn('Do it.', work_tree)
 
 
@@ -251,7 +303,4 @@ def test_a_handler_of_events_that_raises_leaves_no_process_behind(turn):
     with pytest.raises(RuntimeError, match='disk full'):
         turn("subprocess.Popen(['sleep', '915'], start_new_session=True); event(say='Hm.'); time.sleep(60)",
              on_event=broken)
-    deadline = time.monotonic() + 5
-    while sleeping(915) and time.monotonic() < deadline:
-        time.sleep(0.05)
     assert not sleeping(915)

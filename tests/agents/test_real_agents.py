@@ -5,8 +5,8 @@ They are skipped where `make agents` has not installed the programs.
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
-from pathlib import Path
 
 import psutil
 import pytest
@@ -15,6 +15,8 @@ from mock_model import Answer, Usage
 from enpire_agent.agent_process import ProcessLimits
 from enpire_agent.agent_turn import (CANCELLED, CUT, DID_NOTHING, DONE, LOGIN, NO_NETWORK, OUT_OF_TOKENS, RATE_LIMITED,
                                      RUNAWAY, SERVER_ERROR, SILENT, STALLED, Tokens)
+from enpire_agent.coding_agent import Reach
+from enpire_bringup.program_confinement import landlock_version
 
 pytestmark = [pytest.mark.agents, pytest.mark.timeout(180),
               pytest.mark.parametrize('name', ['codex', 'claude_code', 'kimi_code'])]
@@ -155,9 +157,22 @@ def test_a_tool_that_starts_processes_without_end_is_stopped(real_agent, work_tr
     assert not [process for process in psutil.process_iter(['cmdline']) if process.info['cmdline'] == ['sleep', '304']]
 
 
-def test_nothing_of_the_key_is_written_or_shown_to_tools(real_agent, work_tree, name):
-    agent, model = real_agent(name, [Answer(shell={'command': 'env > seen', 'seconds': 30}), SAY])
+def test_the_key_is_on_no_disk_and_in_no_tools_environment(real_agent, work_tree, name):
+    command = 'env > seen; python3 -c "import os; print(os.environ)" >> seen'
+    agent, model = real_agent(name, [Answer(shell={'command': command, 'seconds': 30}), SAY])
     assert agent.turn('Look around.', work_tree).outcome == DONE
-    home = Path(agent.home)
-    assert not [file for file in home.rglob('*') if file.is_file() and b'not-a-key' in file.read_bytes()]
-    assert 'ENPIRE_TEST_KEY' not in (work_tree / 'seen').read_text()
+    assert 'not-a-key' in str(model.requests[-1].headers)
+    assert 'not-a-key' not in (work_tree / 'seen').read_text()
+    assert not [file for file in agent.home.rglob('*') if file.is_file() and b'not-a-key' in file.read_bytes()]
+
+
+@pytest.mark.skipif(not landlock_version(), reason='this kernel has no Landlock')
+def test_a_confined_agent_works_and_reaches_no_results(real_agent, work_tree, tmp_path, name):
+    ledger = tmp_path / 'ledger.jsonl'
+    ledger.write_text('a line\n')
+    command = f'echo more >> {ledger}; cat {ledger} > seen; kill -0 {os.getpid()} && touch killed; touch made'
+    agent, _ = real_agent(name, [READ, Answer(shell={'command': command, 'seconds': 30}), EDIT, SAY])
+    result = agent.turn('Look around.', work_tree, reach=Reach())
+    assert (result.outcome, result.changed) == (DONE, ('made', 'recipe.yaml', 'seen')), result
+    assert ledger.read_text() == 'a line\n'
+    assert (work_tree / 'seen').read_text() == ''
