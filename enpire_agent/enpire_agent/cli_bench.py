@@ -1,5 +1,5 @@
 """Verbs that measure: enpire bench verdict, perception, planning, reset, lockstep, memory, fleet, campaign,
-gym-pusht."""
+evaluate, gym-pusht."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from enpire_agent.cli_station import STATION_HELP
 
 def add_verbs(verbs) -> None:
     bench = verbs.add_parser('bench', help='measure this machine: verdict, perception, planning, reset, lockstep, '
-                                               'memory, fleet, campaign, gym-pusht')
+                                               'memory, fleet, campaign, evaluate, gym-pusht')
     kinds = bench.add_subparsers(title='what to measure', metavar='WHAT', required=True)
 
     verdict = kinds.add_parser('verdict', help='latency from a camera frame to its verdict')
@@ -61,6 +61,12 @@ def add_verbs(verbs) -> None:
     fleet.add_argument('--stations', type=_count, default=2, metavar='N')
     _add_common(fleet, run_fleet)
 
+    evaluate = kinds.add_parser('evaluate', help='trials a second of an evaluation, and what a second worker gives')
+    evaluate.add_argument('--trials', type=_count, default=40, metavar='N', help='of each evaluation')
+    evaluate.add_argument('--workers', type=_count, default=2, metavar='N', help='to compare with one')
+    evaluate.add_argument('--executor', choices=('local', 'ray'), help='default: both, on this machine')
+    evaluate.add_argument('--recipe', default='', metavar='FOLDER', help="default: a good one of the task's library")
+    _add_common(evaluate, run_evaluate)
 
     pusht = kinds.add_parser('gym-pusht', help='a recipe in the bare loop of the package gym-pusht (optional extra)')
     pusht.add_argument('--recipe', default='planned_pushes', metavar='NAME',
@@ -247,6 +253,24 @@ def run_campaign(options) -> int:
     print(f'{"meets" if met else "misses"} at most {MOST_BEFORE:.0%} before, at least {LEAST_MEDIAN:.0%} after in the '
           f'median and {LEAST_WORST:.0%} in the worst')
     return _finish(options, figures, met)
+
+
+def run_evaluate(options) -> int:
+    from enpire_agent.bench_evaluate import run
+
+    figures = run(options.trials, executors=(options.executor,) if options.executor else ('local', 'ray'),
+                  workers=options.workers, recipe=options.recipe, station=options.station, task=options.task,
+                  report=_report)
+    for part in figures['runs']:
+        print(f'{part["executor"]:6} {part["workers"]:3} workers {part["trials_per_s"]:7.2f} trials/s, '
+              f'{part["cpu_s_per_trial"]:.2f} CPU s a trial, the first one began after {part["start_s"]:.1f} s')
+    for executor, efficiency in figures['scaling_efficiency'].items():
+        print(f'{executor:6} scaling efficiency from 1 to {options.workers} workers: {efficiency:.0%}')
+    different, late = figures['different'], sum(part['late_steps'] for part in figures['runs'])
+    print(f'{figures["successes"]} of {figures["trials"]} trials of {figures["recipe"]} succeeded; '
+          + (f'NOT the same result each time: {len(different)} seeds; {late} steps were held for a policy that was late'
+             if different else 'the same results each time'))
+    return _finish(options, figures, not different)
 
 
 def _finish(options, figures: dict, met: bool) -> int:

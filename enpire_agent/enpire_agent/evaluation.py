@@ -1,8 +1,9 @@
 """Many trials of one recipe at once, in worlds without ROS and cameras (in_process_station.py), on all cores.
 
 An executor has a `name`, the number of its `workers`, and `run(job, seeds)`, which gives results as they come: the one
-here runs processes of this machine, that of ray_executor.py those of a Ray cluster. The same stream of seeds gives the same results, however many workers there are. An evaluation that was interrupted goes
-on under its name: seeds that are in its ledger are not run again.
+here runs processes of this machine, that of ray_executor.py those of a Ray cluster. The same stream of seeds gives the
+same results, however many workers there are. An evaluation that was interrupted goes on under its name: seeds that are
+in its ledger are not run again.
 """
 
 from __future__ import annotations
@@ -49,16 +50,19 @@ class Job:
         from enpire_agent.policy_session import PolicyFailure, PolicySession
 
         task, station = _world(self.task, self.station)
-        started, began, isolation = utc_now(), time.monotonic(), ''
+        started, began = utc_now(), time.monotonic()
+        ran = {'isolation': '', 'steps': 0, 'late_steps': 0}
         try:
             with PolicySession(self.recipe, task, world_waits=True) as session:
-                isolation = session.isolation
-                episode = station.run(ConfinedPolicy(session), seed)
+                try:
+                    episode = station.run(ConfinedPolicy(session), seed)
+                finally:
+                    ran = {'isolation': session.isolation, 'steps': session.steps, 'late_steps': session.late_steps}
         except PolicyFailure as failure:
             episode = Episode(seed, 'POLICY_ERROR', str(failure), 0.0)
         return {'seed': seed, 'outcome': episode.outcome, 'reason': episode.reason, 'duration': episode.duration,
-                'isolation': isolation, 'position_error': episode.position_error,
-                'wall_duration': round(time.monotonic() - began, 3), 'started': started, 'ended': utc_now()}
+                'position_error': episode.position_error, 'wall_duration': round(time.monotonic() - began, 3),
+                'started': started, 'ended': utc_now(), **ran}
 
     def pack(self) -> job_files.JobFiles:
         """Everything that a machine without these files needs. Raises JobFilesError."""

@@ -22,6 +22,7 @@ from enpire_agent.evaluation import EvaluationError
 from enpire_agent.job_files import PACKAGES, differences, loaded_modules
 
 WORKER_TIMEOUT = 120.0         # s of wall time until the first worker is ready
+MOST_NAMED = 5                 # differences between two machines that an error lists
 _LOOK = 0.5                    # s between looks whether somebody still wants the results
 OBJECT_STORE = 80 << 20       # bytes, nearly the least that Ray takes; what is sent here is far smaller
 # Ray says nothing to its makers, and the cluster of this machine is of no use to others on its network.
@@ -32,8 +33,8 @@ OWN_CLUSTER = {'RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER': '0',      # Ray's name for: 
 
 @dataclass(frozen=True)
 class Cluster:
-    """Which cluster: its address (empty: one of its own), workers (0: one a CPU), how many of these may be lost, and the
-    folder for what Ray writes on this machine."""
+    """Which cluster: its address (empty: one of its own), workers (0: one a CPU), how many of these may be lost, and
+    the folder for what Ray writes on this machine."""
 
     address: str
     workers: int
@@ -128,8 +129,8 @@ class Workers:
             if ready:
                 heard = time.monotonic()
             elif not self._running and time.monotonic() - heard > WORKER_TIMEOUT:
-                raise EvaluationError(f'no worker started within {WORKER_TIMEOUT:g} s; {self._free_cpus()} of its CPUs are '
-                                      'free, and each worker takes one')
+                raise EvaluationError(f'no worker started within {WORKER_TIMEOUT:g} s; {self._free_cpus()} of its CPUs '
+                                      'are free, and each worker takes one')
             yield self._heard(ready[0]) if ready else None
 
     def _heard(self, reference) -> dict | None:
@@ -164,8 +165,8 @@ class Workers:
             self._left.appendleft(seed)
         self._losses += 1
         if self._losses > self._most_losses:
-            raise EvaluationError(f'{self._losses} workers were killed (out of memory?) or went away; run it with fewer '
-                                  f'workers ({_one_line(error)})')
+            raise EvaluationError(f'{self._losses} workers were killed (out of memory?) or went away; run it with '
+                                  f'fewer workers ({_one_line(error)})')
         if self._left:
             self._start()
 
@@ -175,9 +176,10 @@ class Workers:
             self._here[modules] = self._job.fingerprint(modules)
         different = differences(there, self._here[modules])
         if different:
-            raise EvaluationError(f'the machine {machine} may give other results than this one: {"; ".join(different[:5])}'
-                                  f'{f" and {len(different) - 5} more" if len(different) > 5 else ""}. Install the same '
-                                  'suite and the same versions on both')
+            more = f' and {len(different) - MOST_NAMED} more' if len(different) > MOST_NAMED else ''
+            raise EvaluationError(f'the machine {machine} may give other results than this one: '
+                                  f'{"; ".join(different[:MOST_NAMED])}{more}. Install the same suite and the same '
+                                  'versions on both')
 
     def _free_cpus(self) -> str:
         total, free = (resources().get('CPU', 0) for resources in

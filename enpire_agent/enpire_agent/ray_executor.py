@@ -48,7 +48,7 @@ class RayExecutor:
         """
         if not seeds:
             return
-        if importlib.util.find_spec('ray') is None:
+        if not ray_is_installed():
             raise EvaluationError('ray is not installed; type: python -m pip install --no-deps -r requirements-ray.txt')
         if self.address:
             check_answers(self.address)
@@ -63,8 +63,8 @@ class RayExecutor:
             try:
                 connected = ours.poll(CONNECT_TIMEOUT)
                 if not connected:
-                    raise EvaluationError(f'{self._where} did not come up within {CONNECT_TIMEOUT:g} s; `ray status` says '
-                                          f'how it is{_quoted(cluster.last_words())}')
+                    raise EvaluationError(f'{self._where} did not come up within {CONNECT_TIMEOUT:g} s; `ray status` '
+                                          f'says how it is{_quoted(cluster.last_words())}')
                 yield from self._results(ours, cluster)
             finally:
                 ours.close()       # it sees that nobody listens, and ends
@@ -93,6 +93,10 @@ class RayExecutor:
         return f'the Ray cluster {self.address}' if self.address else "this machine's Ray cluster"
 
 
+def ray_is_installed() -> bool:
+    return importlib.util.find_spec('ray') is not None
+
+
 def _end(process, patience: float) -> None:
     """Give the process of `drive` some seconds to end, then end all that is left of what it started."""
     wait([process.sentinel], patience)
@@ -114,8 +118,8 @@ def check_answers(address: str) -> None:
     try:
         socket.create_connection((host.strip('[]'), int(port)), timeout=ANSWER_TIMEOUT).close()
     except (OSError, OverflowError) as error:
-        raise EvaluationError(f'no Ray cluster answers at {address} ({error}); start one there (`ray start --head`), and '
-                              f'join it from this machine: ray start --address={address}') from None
+        raise EvaluationError(f'no Ray cluster answers at {address} ({error}); start one there (`ray start --head`), '
+                              f'and join it from this machine: ray start --address={address}') from None
 
 
 def _quoted(text: str) -> str:

@@ -42,7 +42,8 @@ def test_what_a_station_file_names_in_its_own_folder_travels_with_it(job, tmp_pa
         'station/lab/lab.yaml', 'station/lab/arms/yam.xml'}
     shutil.rmtree(lab)
     there = Job(*packed.unpack(tmp_path / 'elsewhere'))
-    assert load_station(there.station).arms['left'].model == tmp_path / 'elsewhere' / 'station' / 'lab' / 'arms' / 'yam.xml'
+    model = load_station(there.station).arms['left'].model
+    assert model == tmp_path / 'elsewhere' / 'station' / 'lab' / 'arms' / 'yam.xml'
 
 
 def test_links_in_a_recipe_and_huge_folders_are_refused(job, tmp_path, monkeypatch):

@@ -20,7 +20,7 @@ from enpire_agent.seeds import evaluation_seeds
 from evaluated_jobs import DeadlyJob, ForeignJob, PatientJob, PlainJob, UnknownJob, short_push_t
 
 STATION = 'yam_bimanual_sim'
-SEEN = 'outcome', 'position_error', 'duration', 'isolation'
+SEEN = 'outcome', 'position_error', 'duration', 'isolation', 'steps'
 
 needs_ray = pytest.mark.skipif(find_spec('ray') is None, reason='ray is not installed; type: python -m pip install '
                                                                 '--no-deps -r requirements-ray.txt')
@@ -161,7 +161,7 @@ def test_an_address_where_nothing_or_something_else_answers_is_said_in_time(monk
     with socket.socket() as other:
         other.bind(('127.0.0.1', 0))
         address = f'127.0.0.1:{other.getsockname()[1]}'
-        with pytest.raises(EvaluationError, match=f'no Ray cluster answers at {address} .*ray start --address={address}'):
+        with pytest.raises(EvaluationError, match=f'no Ray cluster answers at {address} .* --address={address}'):
             list(RayExecutor(address).run(PlainJob(), [1]))
         other.listen()
         with pytest.raises(EvaluationError, match=f'the Ray cluster {address} did not come up within 1 s'):
