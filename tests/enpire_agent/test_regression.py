@@ -134,7 +134,7 @@ class Script:
                     f'idea:gain{gain}#0')
 
 
-def _rule(candidate, best, first):
+def _rule(candidate, best, first, gate):
     """Eight trials of the first that succeeds at all, two of every other; each wins."""
     enough = 8 if not best.successes else 2
     return Decision(Move.KEEP if candidate.trials >= enough else Move.TRY_CANDIDATE, 0.95, 'it won')
