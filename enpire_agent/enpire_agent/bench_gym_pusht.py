@@ -36,8 +36,7 @@ def run(recipe: str, *, level: str, trials: int, first_seed: int,
             import gym_pusht  # noqa: F401 (registers the environment)
             import gymnasium
     except ImportError as error:
-        raise BenchError(f'{error.name} is not installed; type: python -m pip install --no-deps -r '
-                         'requirements-gym.txt') from error
+        raise BenchError(f'{error.name} is not installed; type: make extras') from error
     computing, steps, failed = [], [], []
     with tempfile.TemporaryDirectory() as folder:
         policy = make_policy(recipe, Path(folder))

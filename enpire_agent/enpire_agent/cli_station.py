@@ -307,6 +307,7 @@ def run_rviz(options) -> int:
     from enpire_bringup.rviz_configuration import rviz_arguments, write_rviz_configuration
 
     with Station(options.namespace or '') as station:
+        station.need_arms()
         name, domain, config, task = station.name, station.domain, station.config, station.task
     file = Path(options.write) if options.write else runs_directory() / '.stations' / name / 'station.rviz'
     write_rviz_configuration(config, task, file.resolve())
@@ -325,6 +326,7 @@ def run_view(options) -> int:
     from enpire_agent.station_page import show_station
 
     with Station(options.namespace or '') as station:
+        station.need_arms()
         show_station(station, options.host, options.port,
                      lambda url: print(f'enpire: /{station.name} at {url} (Ctrl-C ends the page)', flush=True))
     return 0
@@ -343,9 +345,10 @@ def run_reset(options) -> int:
 
     with Station(options.namespace or '') as station:
         result = station.reset(options.seed, progress=_say_stage)
-    print(f'enpire: reset {"reached" if result.success else "missed"} the start of seed {options.seed}: '
-          f'{result.position_error * 1000:.1f} mm, {math.degrees(result.yaw_error):.1f} degrees off after '
-          f'{result.attempts} attempts, {result.duration:.1f} s. {result.message}')
+    off = ('' if math.isnan(result.position_error) else f'{result.position_error * 1000:.1f} mm, '
+           f'{math.degrees(result.yaw_error):.1f} degrees off ')
+    print(f'enpire: reset {"reached" if result.success else "missed"} the start of seed {options.seed}: {off}'
+          f'after {result.attempts} attempts, {result.duration:.1f} s. {result.message}')
     if result.picture:
         print(f'        what it saw last: {result.picture}')
     return 0 if result.success else 1

@@ -134,12 +134,18 @@ def station_files(station: str, task: str) -> list[Finding]:
 
     name = f'{station} with {task}'
     try:
+        from enpire_bringup.composition import check_fit
         from enpire_bringup.guard import guard_limits
+        from enpire_bringup.gym_task import GymTask
         from enpire_bringup.robot_description import LinkTransforms, robot_description
         from enpire_bringup.station import load_station
         from enpire_bringup.task import load_task
 
         loaded, loaded_task = load_station(station), load_task(task)
+        if isinstance(loaded_task, GymTask):
+            check_fit(loaded, loaded_task)
+            return [Finding('station and task', OK, f'{loaded.name}: world {loaded_task.gym.id}, backend gym; task '
+                                                    f'{loaded_task.name}')]
         guard_limits(loaded, loaded_task)
         links = LinkTransforms(robot_description(loaded))
         for arm in loaded.arms.values():
@@ -265,6 +271,8 @@ def resting_cameras(station: str, devices: list[Path]) -> Finding:
 
     loaded = load_station(station)
     names = ', '.join(loaded.cameras)
+    if loaded.backend == 'gym':
+        return Finding('cameras', OK, 'none: the world draws itself')
     if loaded.backend == 'sim':
         return Finding('cameras', OK, f'{names}: simulated; with a station up this looks at their images')
     if len(devices) < len(loaded.cameras):
@@ -341,12 +349,15 @@ def draw_frame(station: str, task: str) -> dict:
     from dataclasses import replace
 
     from enpire_bringup.configuration import ConfigurationError
+    from enpire_bringup.gym_task import GymTask
     from enpire_bringup.station import load_station
     from enpire_bringup.task import load_task
     from enpire_bringup.world import Renderer, World
 
     try:
         loaded, loaded_task = load_station(station), load_task(task)
+        if isinstance(loaded_task, GymTask):
+            return _draw_gym_frame(loaded_task)
         simulated = World(replace(loaded, backend='sim'), loaded_task)
     except ConfigurationError as error:
         return {'error': f'the world cannot be built: {error}', 'way_out': 'mend the file and key that it names'}
@@ -357,6 +368,19 @@ def draw_frame(station: str, task: str) -> dict:
     camera = loaded.cameras[next(iter(loaded_task.objects.values())).camera]
     frame = _median_ms(lambda: renderer.render(camera.name, simulated.state()), 5)
     return {'backend': renderer.backend, 'width': camera.width, 'height': camera.height, 'frame_ms': frame,
+            'step_ms': step}
+
+
+def _draw_gym_frame(task) -> dict:
+    """Raises ConfigurationError."""
+    from enpire_bringup.gym_world import GymWorld
+
+    drawn = GymWorld(task, drawn=True)
+    hold = task.action.hold_in(drawn.reset(0).observation)
+    step = _median_ms(lambda: drawn.step(hold), 5)
+    image = drawn.image()
+    height, width = image.shape[:2] if image is not None else (0, 0)
+    return {'backend': task.gym.id, 'width': width, 'height': height, 'frame_ms': _median_ms(drawn.image, 5),
             'step_ms': step}
 
 

@@ -75,6 +75,12 @@ class Station:
     def domain(self) -> int:
         return self.client.domain_id
 
+    def need_arms(self) -> None:
+        """Raises StationCallError where the station has none: its world is a Gymnasium environment."""
+        if not self.config.arms:
+            raise StationCallError(f'{self.client.namespace} has no arms, its world is {self.task.gym.id}; look at the '
+                                   "topic view_camera/color/image_raw, or at its trials' videos")
+
     @property
     def config(self):
         """The station file's content (enpire_bringup.station.Station): arms, cameras, limits."""
@@ -131,6 +137,7 @@ class Station:
 
     def home(self, arm: str = '', *, timeout: float = 120.0) -> dict[str, Move]:
         """Move one arm, or each in turn, to its "home"; the moves by arm."""
+        self.need_arms()
         return {each: self.move(each, named='home', timeout=timeout) for each in ([arm] if arm else self.config.arms)}
 
     def move(self, arm: str, *, named: str = '', joints: Sequence[float] | None = None, pose=None,

@@ -81,7 +81,7 @@ class StationObserver:
             'cameras': dict(self._cameras),
             'real_time_factor': {'measured': pace, 'asked': state.get('real_time_factor')},
             'planner': self._settings.get('planner') or None,
-            'safety': 'unknown: no guard_status' if guard is None else 'ok' if guard.ok else guard.message,
+            'safety': self._unguarded() if guard is None else 'ok' if guard.ok else guard.message,
             'guard': None if guard is None else guard.level,
             'status': _campaign(self._client.status(timeout=0.5)),
         }
@@ -94,6 +94,10 @@ class StationObserver:
         end = time.monotonic() + DISCOVERY
         while time.monotonic() < end and not expected <= self._present():
             time.sleep(0.05)
+
+    def _unguarded(self) -> str:
+        return ('nothing moves here' if self._station is not None and self._station.backend == 'gym'
+                else 'unknown: no guard_status')
 
     def _present(self) -> set[str]:
         nodes = self._client.node.get_node_names_and_namespaces()

@@ -6,6 +6,7 @@ somebody looks. The environment itself stays in this process: who wants somethin
 
 from __future__ import annotations
 
+import math
 import secrets
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -70,8 +71,10 @@ class GymStation(StationNode):
         except Exception as error:      # whatever an environment raises
             self.get_logger().error(f'reset with seed {goal.request.seed}: {error!r}')
             raise RuntimeError(f'{self.task.gym.id} cannot reset with seed {goal.request.seed}: {error!r}') from error
-        attempt = ResetAttempt(success=True, reason="the environment's own reset", duration=time.monotonic() - began)
-        return Reset.Result(success=True, message=attempt.reason, attempts=1, tried=[attempt])
+        attempt = ResetAttempt(success=True, reason="the environment's own reset", duration=time.monotonic() - began,
+                               position_error=math.nan, yaw_error=math.nan)
+        return Reset.Result(success=True, message=attempt.reason, attempts=1, tried=[attempt],
+                            duration=attempt.duration, position_error=math.nan, yaw_error=math.nan)
 
     def _begin(self, seed: int) -> None:
         step = self._world.reset(seed)

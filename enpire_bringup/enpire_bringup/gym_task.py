@@ -14,14 +14,14 @@ class GymTerms:
     """Which environment, and what of its `info` means what.
 
     id: as `gymnasium.make` takes it. package: is imported before, to register the id; '' for Gymnasium's own.
-    requirements: the file of the suite that installs it, for the error where it is missing.
+    install: the command that installs it, for the error where it is missing.
     arguments: of `gymnasium.make`. success: key in `info` that is true once the task is done.
     measures: key in `info` -> what it has to exceed for that, for the verdict's checks; they decide nothing.
     """
 
     id: str
     package: str
-    requirements: str
+    install: str
     arguments: dict
     success: str
     measures: dict[str, float]
@@ -50,7 +50,7 @@ def read_gym_task(top: Section) -> GymTask:
 
 def missing_package(task: GymTask, name: str) -> ConfigurationError:
     """The error for a world whose package is not installed, with the way out."""
-    way = f'; type: python -m pip install --no-deps -r {task.gym.requirements}' if task.gym.requirements else ''
+    way = f'; type: {task.gym.install}' if task.gym.install else ''
     return ConfigurationError(f'{task.file}: its world needs the package {name}, which is not installed{way}')
 
 
@@ -58,7 +58,7 @@ def _terms(section: Section) -> GymTerms:
     measures = section.section('measures', default={})
     terms = GymTerms(
         id=section.text('id'), package=section.text('package', default=''),
-        requirements=section.text('requirements', default=''),
+        install=section.text('install', default=''),
         arguments=_arguments(section), success=section.text('success'),
         measures={key: measures.number(key) for key in measures.keys()})
     section.finish()

@@ -11,8 +11,7 @@ import yaml
 from enpire_agent.cli import main
 from enpire_bringup.paths import share_directory
 
-EXTRA = ('gym-pusht is an optional extra and not installed; type: python -m pip install --no-deps -r '
-         'requirements-gym.txt')
+EXTRA = 'gym-pusht is an optional extra and not installed; type: make extras'
 gymnasium = pytest.importorskip('gymnasium', reason=EXTRA)
 pytest.importorskip('gym_pusht', reason=EXTRA)
 

@@ -12,7 +12,7 @@ from enpire_bringup.environment import environment_files, read_environment
 from enpire_bringup.station import default_station, load_station
 from enpire_bringup.task import load_task
 
-EXTRA = 'Gymnasium is an optional extra and not installed; type: python -m pip install --no-deps -r requirements-gym.txt'
+EXTRA = 'Gymnasium is an optional extra and not installed; type: make extras'
 pytest.importorskip('gymnasium', reason=EXTRA)
 pytest.importorskip('gym_pusht', reason=EXTRA)
 
@@ -127,7 +127,7 @@ def test_an_environment_of_a_lab_needs_nothing_but_its_task_folder(tmp_path, lab
 
 @pytest.mark.parametrize('changes, said', [
     ({'gym': {**LINE['gym'], 'package': 'not_there_at_all'}}, 'needs the package not_there_at_all'),
-    ({'gym': {**LINE['gym'], 'package': 'gone', 'requirements': 'requirements-gym.txt'}}, 'pip install --no-deps -r'),
+    ({'gym': {**LINE['gym'], 'package': 'gone', 'install': 'make extras'}}, 'not installed; type: make extras'),
     ({'gym': {**LINE['gym'], 'id': 'Line-v7'}}, 'gym.id Line-v7 cannot be made'),
     ({'gym': {**LINE['gym'], 'arguments': {'color': 'red'}}}, "cannot be made: .*'color'"),
     ({'gym': {**LINE['gym'], 'success': 'won'}}, "gym.success names 'won'.* it has there, x"),
@@ -220,3 +220,14 @@ def test_the_package_of_the_environment_is_frozen_with_it(tmp_path, lab):
     assert len(changes) == 1 and str(file) in changes[0]
     with pytest.raises(ConfigurationError, match='needs the package gone'):
         environment_files(task_of(tmp_path, LINE, gym={**LINE['gym'], 'package': 'gone'}), STATION)
+
+
+def test_the_doctor_looks_at_such_a_world_too():
+    from enpire_agent.doctor import OK, draw_frame, station_files
+
+    finding, = station_files('gym', 'gym_pusht')
+    assert finding.level == OK and 'gym_pusht/PushT-v0' in finding.text
+    drawn = draw_frame('gym', 'gym_pusht')
+    assert (drawn['width'], drawn['height']) == (240, 240) and drawn['step_ms'] > 0
+    finding, = station_files('yam_bimanual_sim', 'gym_pusht')
+    assert finding.level != OK and 'take --station gym' in finding.text

@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 
 rclpy = pytest.importorskip('rclpy')
-EXTRA = ('gym-pusht is an optional extra and not installed; type: python -m pip install --no-deps -r '
-         'requirements-gym.txt')
+EXTRA = 'gym-pusht is an optional extra and not installed; type: make extras'
 pytest.importorskip('gym_pusht', reason=EXTRA)
 
 from mcap_ros2.reader import read_ros2_messages  # noqa: E402
