@@ -29,7 +29,7 @@ _CODES = {'internal_server_error': SERVER_ERROR, 'server_overloaded': SERVER_ERR
 
 class Codex(CodingAgent):
     name = 'codex'
-    key_variables = ('CODEX_API_KEY', 'OPENAI_API_KEY')
+    key_variables = ('OPENAI_API_KEY', 'CODEX_API_KEY')
 
     def arguments(self, prompt: str, work_tree: Path, session: str) -> list[str]:
         settings = self.settings
@@ -65,7 +65,7 @@ class Codex(CodingAgent):
         return (self.home / 'auth.json').is_file()
 
     def login_command(self) -> str:
-        return f"CODEX_HOME={self.home} {' '.join(self.command)} login --device-auth"
+        return f"mkdir -p {self.home}; CODEX_HOME={self.home} {' '.join(self.command)} login --device-auth"
 
     def reader(self, session: str) -> 'CodexReader':
         return CodexReader(self.home, session)

@@ -110,8 +110,8 @@ def _finding(name: str, settings: AgentSettings, home: Path, wanted: bool) -> Fi
     elif agent.has_login():
         text += '; logged in'
     elif not settings.endpoint:
-        names = ' or '.join([settings.key_variable] if settings.key_variable else agent.key_variables)
-        way_out = f'{agent.login_command()}   or: export {names}=...' if wanted else ''
+        usual = settings.key_variable or agent.key_variables[0]
+        way_out = f'{agent.login_command()}   or: export {usual}=...' if wanted else ''
         return Finding(check, level, f'{text}; no login and no key', way_out, figures)
     if version != known:
         return Finding(check, WARNING, f'{text}; tested with {known}', 'make agents installs that one', figures)

@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Callable, Iterable, Mapping, Sequence
 
 from enpire_agent.agent_process import AgentProcess, Excess, ProcessLimits
-from enpire_agent.agent_turn import (CANCELLED, DID_NOTHING, DONE, FAILED, OUT_OF_TIME, OUT_OF_TOKENS, RATE_LIMITED,
-                                     RUNAWAY, SILENT, Fault, TurnEvent, TurnReader, TurnResult, read_line)
+from enpire_agent.agent_turn import (CANCELLED, DID_NOTHING, DONE, FAILED, LOGIN, OUT_OF_TIME, OUT_OF_TOKENS,
+                                     RATE_LIMITED, RUNAWAY, SILENT, Fault, TurnEvent, TurnReader, TurnResult, read_line)
 from enpire_bringup import bound_command
 from enpire_bringup.configuration import ConfigurationError, Section
 
@@ -148,6 +148,8 @@ class CodingAgent(ABC):
         work_tree = Path(work_tree).absolute()
         if len(prompt.encode()) > LARGEST_PROMPT:
             raise ValueError(f'the prompt has {len(prompt.encode())} bytes; at most {LARGEST_PROMPT}')
+        if not (self.settings.endpoint or self.key()[1] or self.has_login()):
+            return TurnResult(LOGIN, f'no key and no login; type: {self.login_command()}', session=session)
         self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.prepare()
         before, began = file_hashes(work_tree), time.monotonic()

@@ -14,13 +14,13 @@ import pytest
 
 from enpire_agent import agent_process
 from enpire_agent.agent_process import ProcessLimits
-from enpire_agent.agent_turn import (CANCELLED, DID_NOTHING, DONE, FAILED, OUT_OF_TIME, OUT_OF_TOKENS, RATE_LIMITED,
-                                     RUNAWAY, SILENT, Fault, Tokens, TurnReader)
+from enpire_agent.agent_turn import (CANCELLED, DID_NOTHING, DONE, FAILED, LOGIN, OUT_OF_TIME, OUT_OF_TOKENS,
+                                     RATE_LIMITED, RUNAWAY, SILENT, Fault, Tokens, TurnReader)
 from enpire_agent.coding_agent import AgentSettings, CodingAgent, Reach
 from enpire_bringup.configuration import ConfigurationError
 from enpire_bringup.program_confinement import landlock_version
 
-SETTINGS = AgentSettings(turn_timeout=30.0, silence_timeout=20.0, tool_timeout=20.0)
+SETTINGS = AgentSettings(endpoint='http://127.0.0.1:9', turn_timeout=30.0, silence_timeout=20.0, tool_timeout=20.0)
 PRELUDE = '''
 import json, os, signal, subprocess, sys, time
 def event(**values):
@@ -66,7 +66,7 @@ class Program(CodingAgent):
         return False
 
     def login_command(self):
-        return ''
+        return 'program login'
 
 
 @pytest.fixture
@@ -289,6 +289,12 @@ event(say='Still there.'); event(end=1)
 def test_a_prompt_that_the_system_would_not_take_is_refused(turn):
     with pytest.raises(ValueError, match='at most 100000'):
         turn('pass', prompt='x' * 100_001)
+
+
+def test_without_a_key_and_a_login_nothing_is_started(turn, work_tree):
+    result = turn("open('started', 'w').close()", endpoint='')
+    assert (result.outcome, result.reason) == (LOGIN, 'no key and no login; type: program login')
+    assert not (work_tree / 'started').exists()
 
 
 def test_a_program_that_is_not_there_is_named_with_the_way_out(tmp_path, work_tree):
