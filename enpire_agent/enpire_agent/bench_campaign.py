@@ -28,10 +28,10 @@ class BenchError(RuntimeError):
 
 
 def run(repeats: int, gate: int, *, name: str, iterations: int, search_trials: int = 0, in_process: bool = False,
-        station: str = 'yam_bimanual_sim', task: str = 'push_t', report: Callable[[str], None] = lambda line: None
-        ) -> dict:
+        station: str = 'yam_bimanual_sim', task: str = 'push_t', published: Sequence[tuple[str, float, float]] = (),
+        report: Callable[[str], None] = lambda line: None) -> dict:
     """Figures of `repeats` campaigns with `gate` fresh seeds before and after, JSON-able; writes `<name>.json` and
-    `<name>.png` into the folder of runs. Raises BenchError, and ConfigurationError where campaigns of that name had
+    `<name>.png` into the folder of runs. published: see draw. Raises BenchError, and ConfigurationError where campaigns of that name had
     another task or environment."""
     from enpire_bringup.paths import runs_directory
 
@@ -52,7 +52,7 @@ def run(repeats: int, gate: int, *, name: str, iterations: int, search_trials: i
         states.append((directory, state))
         figures = figures_of(states)
         write_json_durably(runs / f'{name}.json', figures)
-        draw(figures, runs / f'{name}.png')
+        draw(figures, runs / f'{name}.png', published)
     return {**figures, 'file': str(runs / f'{name}.json'), 'picture': str(runs / f'{name}.png')}
 
 
@@ -130,19 +130,25 @@ def _figures_of_one(directory: Path, state: CampaignState) -> dict:
 
 
 def curve_of(directory: Path, state: CampaignState) -> list[dict]:
-    """The best recipe's success rate over the trials done: fresh seeds first and last, search seeds in between."""
-    ended = [datetime.fromisoformat(line['ended']) for line in Ledger(directory / 'ledger.jsonl').entries()]
-    points = [{'trials': state.baseline.trials, 'rate': _rate(state.baseline), 'seeds': 'fresh',
-               'method': 'the starting recipe'}]
+    """The best recipe's success rate over trials done and minutes gone: fresh seeds first and last, search seeds in
+    between."""
+    lines = Ledger(directory / 'ledger.jsonl').entries()
+    begun, ended = datetime.fromisoformat(lines[0]['started']), [datetime.fromisoformat(line['ended']) for line in lines]
+
+    def minutes(moment: datetime) -> float:
+        return round((moment - begun).total_seconds() / 60.0, 2)
+
+    points = [{'trials': state.baseline.trials, 'minutes': minutes(ended[state.baseline.trials - 1]),
+               'rate': _rate(state.baseline), 'seeds': 'fresh', 'method': 'the starting recipe'}]
     for iteration in state.iterations:
         if iteration.state == KEPT and iteration.trials:
             moment = datetime.fromisoformat(iteration.ended)
-            points.append({'trials': sum(end <= moment for end in ended),
+            points.append({'trials': sum(end <= moment for end in ended), 'minutes': minutes(moment),
                            'rate': round(iteration.successes / iteration.trials, 4), 'seeds': 'search',
                            'method': iteration.method})
     if state.gate is not None:
-        points.append({'trials': len(ended), 'rate': _rate(state.gate), 'seeds': 'fresh',
-                       'method': state.best.method})
+        points.append({'trials': len(ended), 'minutes': minutes(ended[-1]), 'rate': _rate(state.gate),
+                       'seeds': 'fresh', 'method': state.best.method})
     return points
 
 
@@ -150,27 +156,42 @@ def _rate(measurement) -> float:
     return round(measurement.successes / measurement.trials, 4) if measurement.trials else 0.0
 
 
-def draw(figures: dict, file: Path) -> None:
-    """The curves of all repeats as a picture (PNG)."""
+def draw(figures: dict, file: Path, published: Sequence[tuple[str, float, float]] = ()) -> None:
+    """The curves of all repeats as a picture (PNG): over trials, and over minutes.
+
+    published: (name, minutes, rate) of somebody else's, shown over minutes.
+    """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7.2, 4.0), dpi=160, layout='constrained')
-    axes = figure.subplots()
-    for repeat in figures['repeats']:
-        curve = repeat['curve']
-        trials, rates = [point['trials'] for point in curve], [100 * point['rate'] for point in curve]
-        line, = axes.plot(trials, rates, drawstyle='steps-post', linewidth=1.6, label=repeat['campaign'])
-        for point in curve:
-            fresh = point['seeds'] == 'fresh'
-            axes.plot(point['trials'], 100 * point['rate'], 'o', color=line.get_color(), markersize=7 if fresh else 4,
-                      markerfacecolor=line.get_color() if fresh else 'white')
-    axes.axhline(100 * LEAST_MEDIAN, color='0.6', linewidth=0.8, linestyle=':')
-    axes.set(xlabel='trials', ylabel='success of the best recipe, %', ylim=(-3, 103))
-    axes.set_title('filled: fresh seeds; hollow: search seeds', fontsize=9, color='0.4')
-    axes.grid(alpha=0.25)
-    axes.spines[['top', 'right']].set_visible(False)
-    axes.legend(frameon=False, fontsize=8, loc='lower right')
+    figure = Figure(figsize=(9.6, 4.0), dpi=150, layout='constrained')
+    over_trials, over_minutes = figure.subplots(1, 2, sharey=True)
+    for axes, unit in ((over_trials, 'trials'), (over_minutes, 'minutes')):
+        for repeat in figures['repeats']:
+            _draw_curve(axes, repeat, unit)
+        axes.set(xlabel=unit, ylim=(-3, 103))
+        axes.grid(alpha=0.25)
+        axes.spines[['top', 'right']].set_visible(False)
+    for (name, minutes, rate), marker in zip(published, 'D^vs<>' * len(published)):
+        over_minutes.plot(minutes, 100 * rate, marker, color='0.35', markersize=8, label=name)
+    if published:
+        over_minutes.set_xscale('log')
+        ticks = [minutes for minutes in (1, 2, 5, 10, 20, 60, 120, 240, 480) if minutes <= 2 * max(p[1] for p in published)]
+        over_minutes.set_xticks(ticks, [str(minutes) for minutes in ticks], minor=False)
+        over_minutes.set_xticks([], minor=True)
+    over_trials.set_ylabel('success of the best recipe, %')
+    over_trials.set_title('filled: fresh seeds; hollow: search seeds', fontsize=9, color='0.4')
+    over_minutes.legend(frameon=False, fontsize=8, loc='lower right')
     figure.savefig(file)
+
+
+def _draw_curve(axes, repeat: dict, unit: str) -> None:
+    curve = repeat['curve']
+    line, = axes.plot([point[unit] for point in curve], [100 * point['rate'] for point in curve],
+                      drawstyle='steps-post', linewidth=1.6, label=repeat['campaign'])
+    for point in curve:
+        fresh = point['seeds'] == 'fresh'
+        axes.plot(point[unit], 100 * point['rate'], 'o', color=line.get_color(), markersize=7 if fresh else 4,
+                  markerfacecolor=line.get_color() if fresh else 'white')
 
 
 def meets(figures: dict, *, most_before: float = MOST_BEFORE, least_median: float = LEAST_MEDIAN,

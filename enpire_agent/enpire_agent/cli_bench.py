@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
 
@@ -50,6 +51,14 @@ def add_verbs(verbs) -> None:
                                                      'bench-campaign, with -in-process where that is asked for')
     campaign.add_argument('--in-process', action='store_true',
                           help='trials without ROS and cameras: minutes instead of hours, to try a researcher out')
+    campaign.add_argument('--published', type=_published, action='append', default=[], metavar='NAME=MINUTES:RATE',
+                          help="somebody else's figure, to be drawn beside the curves")
+    for name, default, text in (('most-before', 0.5, 'success before, of every campaign'),
+                                ('least-median', 0.85, 'success after, in the median'),
+                                ('least-worst', 0.75, 'success after, in the worst campaign'),
+                                ('most-minutes', math.inf, 'of every campaign')):
+        campaign.add_argument(f'--{name}', type=float, default=default, metavar='X',
+                              help=f'what the exit code asks: {text}; default: %(default)s')
     _add_common(campaign, run_campaign)
 
     memory = kinds.add_parser('memory', help="memory of the station's processes, and how fast it grows")
@@ -77,6 +86,18 @@ def add_verbs(verbs) -> None:
                        help='what the policy gets to see')
     pusht.add_argument('--json', action='store_true', help='one JSON object as the last line')
     pusht.set_defaults(run=run_gym_pusht)
+
+
+def _published(text: str) -> tuple[str, float, float]:
+    name, _, figures = text.rpartition('=')
+    minutes, _, rate = figures.partition(':')
+    try:
+        found = name, float(minutes), float(rate)
+    except ValueError:
+        found = '', 0.0, 0.0
+    if not (found[0] and found[1] > 0 and 0 <= found[2] <= 1):
+        raise argparse.ArgumentTypeError(f"'{text}' is no figure; write e.g. 'Codex=120:0.95' (minutes, success rate)")
+    return found
 
 
 def _add_common(parser: argparse.ArgumentParser, run) -> None:
@@ -238,20 +259,23 @@ def run_fleet(options) -> int:
 
 
 def run_campaign(options) -> int:
-    from enpire_agent.bench_campaign import LEAST_MEDIAN, LEAST_WORST, MOST_BEFORE, meets, run
+    from enpire_agent.bench_campaign import meets, run
 
     name = options.name or 'bench-campaign' + ('-in-process' if options.in_process else '')
     figures = run(options.repeats, options.gate, name=name, iterations=options.iterations,
-                  in_process=options.in_process, station=options.station, task=options.task, report=_report)
+                  in_process=options.in_process, station=options.station, task=options.task,
+                  published=options.published, report=_report)
     for repeat in figures['repeats']:
         print(f'{repeat["campaign"]:30} {repeat["before"]:6.0%} -> {repeat["after"]:6.0%} on fresh seeds; '
               f'{repeat["iterations"]} iterations, {repeat["trials"]} trials, {repeat["minutes"]:.0f} min, '
               f'MRU {repeat["mru"]:.0%}; best: {repeat["method"]}')
     print(f'median {figures["before_median"]:.0%} -> {figures["after_median"]:.0%}, worst after '
           f'{figures["after_worst"]:.0%}; curves: {figures["picture"]}')
-    met = meets(figures)
-    print(f'{"meets" if met else "misses"} at most {MOST_BEFORE:.0%} before, at least {LEAST_MEDIAN:.0%} after in the '
-          f'median and {LEAST_WORST:.0%} in the worst')
+    met = meets(figures, most_before=options.most_before, least_median=options.least_median,
+                least_worst=options.least_worst, most_minutes=options.most_minutes)
+    within = f', within {options.most_minutes:g} min each' if math.isfinite(options.most_minutes) else ''
+    print(f'{"meets" if met else "misses"} at most {options.most_before:.0%} before, at least '
+          f'{options.least_median:.0%} after in the median and {options.least_worst:.0%} in the worst{within}')
     return _finish(options, figures, met)
 
 
