@@ -41,7 +41,7 @@ def run(trials: int, *, executors: Sequence[str] = ('local', 'ray'), workers: in
     Ray is left out where it is not installed. Raises EvaluationError, ConfigurationError.
     """
     if 'ray' in executors and not ray_is_installed():
-        report('ray is not installed: without it (requirements-ray.txt)')
+        report('without Ray, which is not installed; type: make extras')
         executors = [name for name in executors if name != 'ray']
     asked = load_task(task)
     with tempfile.TemporaryDirectory(prefix='enpire_bench_') as folder:

@@ -46,9 +46,9 @@ class Cluster:
         return self.folder / 'driver.log'
 
     def last_words(self) -> str:
-        """The last line that Ray printed here."""
+        """The end of the last line that Ray printed here."""
         lines = self.log.read_text(errors='replace').split('\n') if self.log.exists() else []
-        return next((line.strip() for line in reversed(lines) if line.strip()), '')
+        return next((line.strip() for line in reversed(lines) if line.strip()), '')[-300:]
 
 
 def drive(connection: Connection, cluster: Cluster, job, seeds: list[int]) -> None:
@@ -98,7 +98,8 @@ def _connect(cluster: Cluster) -> None:
             ray.init('local', num_cpus=cluster.workers, include_dashboard=False, object_store_memory=OBJECT_STORE,
                      _temp_dir=str(cluster.folder), **quiet)
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-        raise EvaluationError(_one_line(error)) from error
+        # What is wrong, a token for one, is in what Ray printed rather than in what it raised.
+        raise EvaluationError(' '.join((_one_line(error), cluster.last_words())).strip()) from error
 
 
 class Workers:

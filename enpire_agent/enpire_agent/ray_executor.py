@@ -23,7 +23,6 @@ from enpire_agent.ray_driver import Cluster, drive
 ANSWER_TIMEOUT = 5.0       # s of wall time until something answers at a cluster's address
 CONNECT_TIMEOUT = 120.0    # s until the cluster has taken this machine in, or one of its own is up
 END_TIMEOUT = 20.0         # s in which what was started has to end
-_LAST_WORDS = 300          # characters of what Ray said last
 
 
 class RayExecutor:
@@ -49,7 +48,7 @@ class RayExecutor:
         if not seeds:
             return
         if not ray_is_installed():
-            raise EvaluationError('ray is not installed; type: python -m pip install --no-deps -r requirements-ray.txt')
+            raise EvaluationError('ray is not installed; type: make extras')
         if self.address:
             check_answers(self.address)
         context = multiprocessing.get_context('spawn')
@@ -123,4 +122,4 @@ def check_answers(address: str) -> None:
 
 
 def _quoted(text: str) -> str:
-    return f': {text[-_LAST_WORDS:]}' if text else ''
+    return f': {text}' if text else ''

@@ -22,8 +22,7 @@ from evaluated_jobs import DeadlyJob, ForeignJob, PatientJob, PlainJob, UnknownJ
 STATION = 'yam_bimanual_sim'
 SEEN = 'outcome', 'position_error', 'duration', 'isolation', 'steps'
 
-needs_ray = pytest.mark.skipif(find_spec('ray') is None, reason='ray is not installed; type: python -m pip install '
-                                                                '--no-deps -r requirements-ray.txt')
+needs_ray = pytest.mark.skipif(find_spec('ray') is None, reason='ray is not installed; type: make extras')
 # `ray start` would leave processes that only `ray stop` ends, with all others of this user.
 CLUSTER = f'''
 import ray
@@ -151,8 +150,7 @@ def test_without_ray_one_line_says_how_to_get_it(task, tmp_path, monkeypatch, ca
     monkeypatch.setenv('ENPIRE_RUNS', str(tmp_path / 'runs'))
     monkeypatch.setitem(sys.modules, 'ray', None)
     assert main(['evaluate', str(task / 'recipe'), '--task', str(task), '--executor', 'ray']) == 2
-    assert capsys.readouterr().err == ('enpire: ray is not installed; type: python -m pip install --no-deps -r '
-                                       'requirements-ray.txt\n')
+    assert capsys.readouterr().err == 'enpire: ray is not installed; type: make extras\n'
 
 
 @needs_ray
