@@ -204,14 +204,15 @@ class Worker:
 
 def _passing_folder() -> Path:
     """A new folder that goes with this process, however that ends."""
-    folder = Path(tempfile.mkdtemp(prefix='enpire-trials-'))
-    # Ray ends a worker and its children without a word, so whoever removes the folder must be no child: it waits for
-    # this process's end of a pipe to close, which nothing ever closes here.
+    # Ray ends a worker and its children without a word, at any moment. So the folder is made by the very process that
+    # removes it, no child of this one, when this process's end of a pipe closes, which nothing ever closes here.
     awaited, _ = os.pipe()
-    subprocess.run(['sh', '-c', 'exec 3<&0; (read _ <&3; rm -rf -- "$0") &', str(folder)], check=True, stdin=awaited,
-                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    made = subprocess.run(
+        ['sh', '-c', 'exec 3<&0; folder=$(mktemp -d "$0/enpire-trials-XXXXXX") || exit\n'
+                     '(read _ <&3; rm -rf -- "$folder") > /dev/null & printf %s "$folder"', tempfile.gettempdir()],
+        check=True, stdin=awaited, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True)
     os.close(awaited)
-    return folder
+    return Path(os.fsdecode(made.stdout))
 
 
 def _is_ours(cause) -> bool:
