@@ -5,6 +5,7 @@ import secrets
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,8 +26,9 @@ SEEN = 'outcome', 'position_error', 'duration', 'isolation', 'steps'
 needs_ray = pytest.mark.skipif(find_spec('ray') is None, reason='ray is not installed; type: make extras')
 # `ray start` would leave processes that only `ray stop` ends, with all others of this user.
 CLUSTER = f'''
-import ray
-ray.init('local', num_cpus=2, include_dashboard=False, object_store_memory={OBJECT_STORE}, log_to_driver=False)
+import sys, ray
+ray.init('local', num_cpus=2, include_dashboard=False, object_store_memory={OBJECT_STORE}, log_to_driver=False,
+         _temp_dir=sys.argv[1])
 print(ray.get_runtime_context().gcs_address, flush=True)
 input()
 '''
@@ -35,11 +37,11 @@ input()
 @pytest.fixture(scope='module')
 def address():
     """Of a cluster with two CPUs that is there before and after."""
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory(prefix='ray-') as folder:
         for name, value in {**SETTINGS, **OWN_CLUSTER, 'RAY_AUTH_TOKEN': secrets.token_hex(32)}.items():
             patch.setenv(name, value)
         patch.setenv('PYTHONPATH', str(Path(__file__).parent), prepend=os.pathsep)      # the jobs below
-        with subprocess.Popen([sys.executable, '-c', CLUSTER], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        with subprocess.Popen([sys.executable, '-c', CLUSTER, folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                               stderr=subprocess.DEVNULL, text=True) as process:
             try:
                 yield process.stdout.readline().strip()
