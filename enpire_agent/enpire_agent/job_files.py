@@ -79,16 +79,8 @@ def _files_in(folder: Path) -> list[tuple[str, Path]]:
 
 def _station_files(task: Task, station: Station) -> set[Path]:
     """The station file and all that describes its arms: MJCF and robot description with what these draw in."""
-    import mujoco
-
-    files = set()
-    for name, file in environment_files(task, station).items():
-        kind = name.partition('/')[0]
-        if kind in ('station', 'description'):
-            files.add(file)
-        elif kind == 'model':
-            files |= {file.parent / found for found in mujoco.mju_getXMLDependencies(str(file))}
-    return files
+    return {file for name, file in environment_files(task, station).items()
+            if name.partition('/')[0] in ('station', 'description', 'model')}
 
 
 def loaded_modules() -> tuple[str, ...]:

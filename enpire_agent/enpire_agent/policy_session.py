@@ -18,7 +18,7 @@ from enpire_bringup.task import Task
 START_TIMEOUT = 20.0     # s of wall time for importing policy.py and making the policy
 RESET_TIMEOUT = 10.0     # s of wall time for Policy.reset
 LOCKSTEP_PATIENCE = 4.0  # times a step's deadline that wall time may be where the world waits
-STARVED_BOUND = 2.0      # s of wall time more for a policy that has CPU time left and no core to use it
+STARVED_BOUND = 10.0     # s of wall time more for a policy that has CPU time left and no core to use it
 INTERRUPT_TIMEOUT = 0.5  # s of wall time that a policy which hangs gets to say where it is
 
 POLICY, HOLD_LATE, HOLD_MALFORMED = 'policy', 'hold_late', 'hold_malformed'

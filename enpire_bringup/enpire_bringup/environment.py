@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 from enpire_bringup.gym_task import GymTask, missing_package
+from enpire_bringup.model_files import model_files
 from enpire_bringup.robot_description import description_files
 from enpire_bringup.station import Station
 from enpire_bringup.task import Task
@@ -30,10 +32,17 @@ def environment_files(task: Task, station: Station) -> dict[str, Path]:
     }
     for file in description_files(station):
         files[f'description/{file.parent.name}/{file.name}'] = file
+    files |= _drawn_in('scene', task.scene)
     for arm in station.arms.values():
         if arm.model is not None:
             files[f'model/{arm.name}'] = arm.model
+            files |= _drawn_in(f'model/{arm.name}', arm.model)
     return files | scoring_files()
+
+
+def _drawn_in(name: str, model: Path) -> dict[str, Path]:
+    """Name in the hash -> file: what a MuJoCo model draws in."""
+    return {f'{name}/{os.path.relpath(file, model.resolve().parent)}': file for file in model_files(model)[1:]}
 
 
 def _world_files(task: GymTask) -> dict[str, Path]:

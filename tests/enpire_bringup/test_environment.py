@@ -33,6 +33,20 @@ def test_whoever_tampers_with_task_reward_or_scorer_changes_the_hash(copied, fil
     assert environment_hash(task, station) != before
 
 
+def test_what_the_scene_draws_in_belongs_to_the_environment(copied):
+    task, station, folder = copied
+    part = folder / 'push_t' / 'parts' / 'fence.xml'
+    part.parent.mkdir()
+    part.write_text('<mujoco><worldbody><geom name="fence" type="box" size="0.1 0.1 0.1"/></worldbody></mujoco>')
+    scene = folder / 'push_t' / 'scene.xml'
+    scene.write_text(scene.read_text().replace('<worldbody>', '<include file="parts/fence.xml"/>\n<worldbody>', 1))
+    before = read_environment(task, station)
+    assert environment_files(task, station)['scene/parts/fence.xml'] == part
+    part.write_text(part.read_text().replace('0.1 0.1 0.1', '0.1 0.1 0.0001'))
+    assert before.changes(read_environment(task, station)) == [
+        f'{part} (scene/parts/fence.xml) was changed (90 bytes before, 93 now)']
+
+
 def test_the_recipe_and_the_ideas_are_free_to_change(copied):
     task, station, folder = copied
     before = environment_hash(task, station)
