@@ -2,7 +2,9 @@
 
 import importlib.util
 import json
+import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -105,3 +107,12 @@ def test_bench_runs_each_recipe_that_ships(recipe, capsys):
 def test_bench_names_the_recipes_there_are(capsys):
     assert main(['bench', 'gym-pusht', '--recipe', 'magic', '--trials', '1']) == 2
     assert 'start, planned_pushes, cloned_pushes' in capsys.readouterr().err
+
+
+def test_the_loop_in_the_readme_needs_nothing_of_this_project(monkeypatch, capsys):
+    root = Path(__file__).resolve().parents[2]
+    code = re.search(r'```python\n(import runpy.*?)```', (root / 'README.md').read_text(), re.DOTALL)[1]
+    assert len(code.splitlines()) <= 12 and 'enpire_agent' not in code
+    monkeypatch.chdir(root)
+    exec(code.replace('range(20000, 20020)', 'range(20000, 20002)'), {})
+    assert capsys.readouterr().out.split() == ['2']
