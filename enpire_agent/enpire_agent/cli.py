@@ -9,7 +9,7 @@ import sys
 
 # A group defines add_verbs(subparsers); each verb's parser sets the default `run`: a function of the options that
 # returns the exit code.
-GROUPS = ('cli_station', 'cli_research', 'cli_recipes', 'cli_papers', 'cli_environment', 'cli_bench')
+GROUPS = ('cli_station', 'cli_research', 'cli_recipes', 'cli_agent', 'cli_papers', 'cli_environment', 'cli_bench')
 FAILED, REFUSED, INTERRUPTED = 1, 2, 130
 
 DESCRIPTION = 'A robot station that improves its own policy: reset, run, verify, record, improve, again.'

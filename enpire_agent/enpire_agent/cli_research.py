@@ -235,11 +235,17 @@ def asked(options, ask) -> int:
 # --- on files ---
 
 def campaign_directory(name: str) -> Path:
-    """runs/<name>, or the campaign with the newest ledger. Raises ConfigurationError listing those there are."""
+    """runs/<name>, else the campaign of the current folder or of $ENPIRE_CAMPAIGN, else the one with the newest ledger.
+
+    Raises ConfigurationError listing those there are.
+    """
+    from enpire_agent.agent_place import CAMPAIGN, surrounding_station
     from enpire_bringup.configuration import ConfigurationError
     from enpire_bringup.paths import runs_directory
 
-    runs = runs_directory()
+    around = surrounding_station(Path.cwd())
+    runs = around.parents[1] if around is not None else runs_directory()
+    name = name or os.environ.get(CAMPAIGN, '') or (around.parent.name if around is not None else '')
     ledgers = sorted(runs.glob('*/*/ledger.jsonl'), key=lambda file: file.stat().st_mtime)
     known = list(dict.fromkeys(file.parents[1].name for file in reversed(ledgers)))
     if name and (runs / name).is_dir():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from enpire_agent.agent_place import STATION
 from enpire_bringup.composition import full_namespace
 from enpire_bringup.configuration import ConfigurationError
 from enpire_bringup.paths import share_directory
@@ -22,10 +23,12 @@ def our_stations(namespace: str | None = None) -> list[dict]:
 
 
 def choose_station(namespace: str | None = None) -> tuple[str, int]:
-    """(namespace, ROS domain) of the station meant: the named one, else the only one that runs, else station_1.
+    """(namespace, ROS domain) of the station meant: the named one, else that of $ENPIRE_STATION, else the only one that
+    runs, else station_1.
 
     Raises ConfigurationError when several could be meant: nobody wants to move another robot than the one in mind.
     """
+    namespace = namespace or os.environ.get(STATION)
     states = our_stations(namespace)
     if len(states) > 1:
         names = ', '.join(f"{state['namespace']} in ROS domain {state['domain']}" for state in states)
