@@ -20,6 +20,7 @@ ARGUMENTS = (
     ('task', 'push_t', 'task: a name that ships with the suite, or a folder'),
     ('real_time_factor', 'nan', "0: lockstep, 1: wall clock, nan: the station file's"),
     ('remote', '', "Git repository that kept recipes travel through; empty: a bare one in the campaign's folder"),
+    ('researcher', '', "builtin, codex, claude_code, kimi_code or a settings file; empty: the station file's"),
 )
 
 
@@ -34,7 +35,7 @@ def _fleet(context):
     values = {name: LaunchConfiguration(name).perform(context) for name, _, _ in ARGUMENTS}
     if not values['stations'].isdigit():
         raise ConfigurationError(f"launch argument stations is '{values['stations']}'; expected a whole number")
-    shared = {name: values[name] for name in ('station', 'task', 'real_time_factor', 'remote')}
+    shared = {name: values[name] for name in ('station', 'task', 'real_time_factor', 'remote', 'researcher')}
     return [IncludeLaunchDescription(PythonLaunchDescriptionSource(str(STATION_LAUNCH)),
                                      launch_arguments={**shared, 'namespace': namespace}.items())
             for namespace in station_namespaces(int(values['stations']))]

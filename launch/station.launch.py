@@ -4,6 +4,7 @@ Which nodes it has and how they share processes is stated in enpire_bringup.comp
 """
 
 import os
+from pathlib import Path
 
 from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument, EmitEvent, LogInfo, OpaqueFunction
@@ -17,7 +18,7 @@ from enpire_bringup.node_group import NOT_MADE
 from enpire_bringup.paths import runs_directory
 from enpire_bringup.process_environment import image_environment, prepare_environment
 from enpire_bringup.rviz_configuration import write_rviz_configuration
-from enpire_bringup.station import default_station, load_station
+from enpire_bringup.station import default_station, load_station, researcher_name
 from enpire_bringup.task import load_task
 
 ARGUMENTS = (
@@ -26,6 +27,7 @@ ARGUMENTS = (
     ('namespace', 'station_1', 'namespace of the station'),
     ('real_time_factor', 'nan', "0: lockstep, 1: wall clock, nan: the station file's"),
     ('remote', '', "Git repository that kept recipes travel through; empty: a bare one in the campaign's folder"),
+    ('researcher', '', "builtin, codex, claude_code, kimi_code or a settings file; empty: the station file's"),
     ('rviz', 'false', 'true: show the station in RViz'),
 )
 
@@ -44,7 +46,9 @@ def _station(context):
     station = load_station(values['station'] or default_station(task))
     processes = station_processes(station, task, values['namespace'],
                                   real_time_factor=_number('real_time_factor', values['real_time_factor']),
-                                  node_parameters={'git_bridge': {'remote': values['remote']}})
+                                  node_parameters={
+                                      'git_bridge': {'remote': values['remote']},
+                                      'supervisor': {'researcher': researcher_name(values['researcher'], Path.cwd())}})
     actions = [_process(spec) for spec in processes]
     if values['rviz'].lower() in ('true', '1', 'yes'):
         actions.append(_rviz(station, task, full_namespace(values['namespace'])))

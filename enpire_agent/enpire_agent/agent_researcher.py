@@ -11,7 +11,6 @@ import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Callable
 
 from enpire_agent.agent_retries import turn_with_retries
 from enpire_agent.agent_turn import CANCELLED, DONE, FAILED, OUT_OF_TOKENS, Tokens, TurnEvent, TurnResult
@@ -26,6 +25,8 @@ from enpire_bringup.configuration import ConfigurationError
 CORRECTIONS = 3                # turns that an agent gets to mend an edit that breaks the rules
 LARGEST_FILE = 1 << 20         # bytes; recipes are committed, and read whole
 _LONGEST_HYPOTHESIS = 300      # characters
+_LONGEST_TOLD = 200            # characters of an event
+_VERBS = {'says': 'says', 'tool': 'runs', 'refused': 'was refused', 'retry': 'tries again', 'error': 'meets an error'}
 
 _BEGIN = '''You are the researcher of this station. This folder is your copy of the recipe; program.md says what the
 goal is and what you may edit. Each turn is one iteration: look at what happened, state one falsifiable hypothesis, make
@@ -44,20 +45,17 @@ class AgentResearcher:
     """Proposes what a coding agent edits.
 
     workspace: folder of its own for its copy and the id of its conversation, which it goes on with after a restart.
-    readable: what the agent may read besides, e.g. the sources; the trials of the campaign always. pause(seconds, why):
-    waits while a model is away and says whether to go on. on_event: what the agent says and does.
+    readable: what the agent may read besides, e.g. the sources; the trials of the campaign always.
     """
 
-    def __init__(self, agent: CodingAgent, workspace: Path | str, *, readable: tuple[Path, ...] = (),
-                 pause: Callable[[float, str], bool] = lambda seconds, why: False,
-                 cancelled: Callable[[], bool] = lambda: False,
-                 on_event: Callable[[TurnEvent], None] = lambda event: None):
+    thinks_elsewhere = True
+
+    def __init__(self, agent: CodingAgent, workspace: Path | str, *, readable: tuple[Path, ...] = ()):
         self.name = agent.name
         self._agent = agent
         self._copy = Path(workspace).absolute() / 'recipe'
         self._session_file = self._copy.with_name('session')
         self._readable = readable
-        self._pause, self._cancelled, self._on_event = pause, cancelled, on_event
 
     def propose(self, context: Context) -> Edit | None:
         """The agent's next edit; None when it says that nothing is left, or has no tokens left.
@@ -73,7 +71,7 @@ class AgentResearcher:
             if result.outcome == OUT_OF_TOKENS:
                 context.log(f'{self.name}: {result.reason}')
                 return None
-            if result.outcome == CANCELLED:
+            if result.outcome != DONE and (result.outcome == CANCELLED or context.cancelled()):
                 raise CampaignStopped(f'stopped while {self.name} was at work')
             if result.outcome != DONE:
                 raise CampaignError(f'{self.name}: {result.outcome}: {result.reason}')
@@ -101,26 +99,28 @@ class AgentResearcher:
                 if event.kind == 'tokens':
                     self._spend(context, event.tokens - spent)
                     spent = event.tokens
+                elif said := _told(event):
+                    context.tell(said)
                 elif event.kind == 'session':
                     write_durably(self._session_file, event.text.encode())
-                self._on_event(event)
 
-            result = self._agent.turn(prompt, self._copy, session, on_event=hear, cancelled=self._cancelled,
+            result = self._agent.turn(prompt, self._copy, session, on_event=hear, cancelled=context.cancelled,
                                       reach=Reach(readable=(context.recipe.parent / 'trials', *self._readable)))
             self._spend(context, result.tokens - spent)
+            context.turn_ended(result)
             return result
 
-        result = turn_with_retries(attempt, prompt, session, pause=self._pause)
+        result = turn_with_retries(attempt, prompt, session, pause=context.pause)
         if result.outcome == FAILED and session:
             # A conversation that is lost, or too long for its model, is no reason to stop.
             context.log(f'{self.name}: {result.reason}; it begins a new conversation')
-            result = turn_with_retries(attempt, _BEGIN + prompt, '', pause=self._pause)
+            result = turn_with_retries(attempt, _BEGIN + prompt, '', pause=context.pause)
         return result
 
     @staticmethod
     def _spend(context: Context, tokens: Tokens) -> None:
         if tokens.total:
-            context.spend_tokens(tokens.input, tokens.output)
+            context.spend_tokens(tokens)
 
     def _edit(self, files: dict[str, str | None], result: TurnResult, context: Context) -> Edit:
         """Raises ConfigurationError for what no recipe may be."""
@@ -159,12 +159,23 @@ def _situation(context: Context) -> str:
     return '\n'.join(lines) + '\n'
 
 
+def _told(event: TurnEvent) -> str:
+    """What the agent does, in one short line for people; '' for what would only fill the log."""
+    if event.kind not in _VERBS:
+        return ''
+    text = _one_line(event.text)
+    return f'{_VERBS[event.kind]}: ' + (text if len(text) <= _LONGEST_TOLD else f'{text[:_LONGEST_TOLD]} ...')
+
+
+def _one_line(text: str) -> str:
+    return ' '.join(''.join(character if character.isprintable() else ' ' for character in text).split())
+
+
 def _hypothesis(text: str) -> str:
     """The agent's last line "Hypothesis: ...", else how its answer begins; on one line."""
     stated = re.findall(r'^\W*hypothesis\W*:\W*(.+)$', text, re.IGNORECASE | re.MULTILINE)
     said = stated[-1] if stated else text
-    plain = ''.join(character if character.isprintable() else ' ' for character in said)
-    return ' '.join(plain.split()).strip('*')[:_LONGEST_HYPOTHESIS] or 'no hypothesis was stated'
+    return _one_line(said).strip('*')[:_LONGEST_HYPOTHESIS] or 'no hypothesis was stated'
 
 
 def _differences(recipe: Path, copy: Path) -> dict[str, str | None]:

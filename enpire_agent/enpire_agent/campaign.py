@@ -13,10 +13,12 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Callable, Sequence
 
+from enpire_agent.agent_turn import Tokens, TurnResult
 from enpire_agent.campaign_budget import CampaignBudget
 from enpire_agent.campaign_race import CampaignRace
 from enpire_agent.campaign_state import (BASELINE, GATE, KEPT, REVERTED, RUNNING, SEARCH, Best, CampaignSettings,
-                                         CampaignState, Iteration, Measurement, read_campaign)
+                                         CampaignState, Iteration, Measurement, Turn, read_campaign)
+from enpire_agent.campaign_thinking import CampaignThinking
 from enpire_agent.campaign_trials import (SAYS_NOTHING, CampaignError, CampaignStopped, CampaignTrials, Listener,
                                           RunTrial)
 from enpire_agent.ledger import Ledger
@@ -32,6 +34,7 @@ from enpire_bringup.configuration import ConfigurationError
 
 __all__ = ['Campaign', 'CampaignError', 'CampaignStopped']
 
+RESEARCHER = 'researcher'        # kind of the event that says what a coding agent does
 _INTERRUPTED_GATES = 3           # attempts at the gate of one recipe that something else than the recipe may end
 _REMOTE_ANSWERS = 10.0           # s of wall time that a peer's remote gets within the campaign's own time ...
 _ASK_REMOTE_AGAIN = 60.0         # ... and s after which one that did not answer is asked again
@@ -72,6 +75,8 @@ class Campaign:
         self._shown = ShownRecipe(repository)
         self._race = CampaignRace(self.state, self._trials, self._budget, self._shown, listener,
                                   self._save)
+        self._thinking = CampaignThinking(self.state, self._trials, self._budget, self._race, self._hold, listener,
+                                          self._saving, self._save)
 
     # --- control and looks, from any thread ---
 
@@ -96,6 +101,11 @@ class Campaign:
     def holding(self) -> bool:
         """Whether it waits between two trials, and so nothing moves until `resume()` or `stop()`."""
         return self._trials.holding
+
+    @property
+    def thinker(self) -> str:
+        """The researcher that thinks while trials of the best recipe go on, or ''."""
+        return self._thinking.thinker
 
     @property
     def elapsed(self) -> float:
@@ -142,6 +152,8 @@ class Campaign:
                                      f'campaign name')
         # Budgets and goal may be changed by a resume; what was drawn already stays.
         state.settings = settings
+        if not state.finished:
+            state.researcher = self._researcher.name
         return state
 
     # --- baseline ---
@@ -197,7 +209,7 @@ class Campaign:
                     break
             iteration = state.iterations[-1] if unfinished else self._next_iteration()
             if iteration is None:
-                promising, state.search_ended = '', 'the researcher has nothing left to try'
+                promising, state.search_ended = '', self._budget.spent() or 'the researcher has nothing left to try'
                 break
             self._run_iteration(iteration)
         text = f'the search ends: {state.search_ended}' if state.search_ended else promising
@@ -223,7 +235,7 @@ class Campaign:
         number = len(state.iterations) + 1
         self._shown.best()
         context = self._context()
-        edit = self._researcher.propose(context)
+        edit = self._thinking.propose(self._researcher, context)
         if edit is None:
             return None
         # Asked here and not when somebody looks: a researcher reads the work tree, which changes during a race.
@@ -250,14 +262,25 @@ class Campaign:
             iterations_left=settings.max_iterations - len(state.iterations) if settings.max_iterations else None,
             trials_left=settings.max_trials - state.trials if settings.max_trials else None,
             tokens_left=max(0, settings.max_tokens - state.tokens) if settings.max_tokens else None,
-            read_peer=self._read_peer, spend_tokens=self._spend_tokens,
+            read_peer=self._read_peer, spend_tokens=self._spend_tokens, turn_ended=self._note_turn,
             training=lambda: self.time_split.during(TRAINING),
+            tell=lambda text: self._listener.event(RESEARCHER, len(state.iterations) + 1, text),
             log=lambda text: self._listener.event('error', len(state.iterations), text))
 
-    def _spend_tokens(self, input_tokens: int, output_tokens: int) -> None:
+    def _spend_tokens(self, tokens: Tokens) -> None:
         with self._saving:
-            self.state.input_tokens += input_tokens
-            self.state.output_tokens += output_tokens
+            self.state.input_tokens += tokens.input
+            self.state.cached_tokens += tokens.cached
+            self.state.output_tokens += tokens.output
+            self.state.reasoning_tokens += tokens.reasoning
+        self._save()
+
+    def _note_turn(self, result: TurnResult) -> None:
+        tokens = result.tokens
+        turn = Turn(len(self.state.iterations) + 1, self._researcher.name, result.outcome, tokens.input, tokens.cached,
+                    tokens.output, tokens.reasoning, result.cost, result.tools, round(result.duration, 3))
+        with self._saving:
+            self.state.turns.append(turn)
         self._save()
 
     def _read_peer(self, peer: PeerRecipe) -> dict[str, str | None]:

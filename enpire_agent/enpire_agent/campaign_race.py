@@ -57,8 +57,7 @@ class CampaignRace:
             if spent:
                 return False, f'{decision.reason or _evidence(trials)}: undecided when {spent}'
             if decision.move is Move.TRY_BEST:
-                recipe = self._shown.best()
-                state.best.add(self._trials.search(recipe, self._seed(len(state.best.results))))
+                state.best.add(self.try_best())
             else:
                 self._shown.candidate(iteration)
                 trials.append(self._trials.search(iteration.recipe, self._seed(len(trials))))
@@ -92,6 +91,11 @@ class CampaignRace:
                 known[step.seed] = trial.success
         said = (iteration.won, mended, step.reason, spent and f'not tried on all of them: {spent}')
         return step.move is Move.KEEP, '; '.join(text for text in said if text)
+
+    def try_best(self) -> TrialOutcome:
+        """The best recipe's trial on the next search seed; it counts once it is added to what is known of it."""
+        recipe = self._shown.best()
+        return self._trials.search(recipe, self._seed(len(self._state.best.results)))
 
     def evidence_of_best(self) -> Evidence:
         """All that is known of the best recipe on this station: search seeds, baseline, attempts at the gate."""

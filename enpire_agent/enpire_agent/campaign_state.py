@@ -13,6 +13,7 @@ from enpire_bringup.configuration import ConfigurationError
 
 BASELINE, SEARCH, GATE = 'baseline', 'search', 'gate'
 RUNNING, KEPT, REVERTED = 'running', 'kept', 'reverted'
+TRIALS_WHILE_THINKING = 100
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,8 @@ class CampaignSettings:
     """What was asked for. Budgets of 0 do not limit; durations in s of wall time.
 
     search_trials: that a hypothesis gets first (see racing.py); gate_trials: consecutive successes on fresh seeds that
-    solve the task, and the size of the baseline; goal: success rate in the search from which the gate is tried.
+    solve the task, and the size of the baseline; goal: success rate in the search from which the gate is tried;
+    trials_while_thinking: on search seeds, that a best recipe gets at most while a researcher thinks.
     """
 
     campaign: str
@@ -53,6 +55,7 @@ class CampaignSettings:
     max_trials: int = 0
     max_duration: float = 0.0
     max_tokens: int = 0
+    trials_while_thinking: int = TRIALS_WHILE_THINKING
 
 
 @dataclass
@@ -162,12 +165,37 @@ class Best:
             self.successes += trial.success
 
 
+@dataclass(frozen=True)
+class Turn:
+    """One turn of a coding agent for an iteration, as it ended (agent_turn.py).
+
+    cached_tokens are part of input_tokens, reasoning_tokens of output_tokens. cost: USD, None where the program does not
+    reckon it. seconds: of wall time.
+    """
+
+    iteration: int
+    researcher: str
+    outcome: str
+    input_tokens: int = 0
+    cached_tokens: int = 0
+    output_tokens: int = 0
+    reasoning_tokens: int = 0
+    cost: float | None = None
+    tools: int = 0
+    seconds: float = 0.0
+
+    @property
+    def tokens(self) -> int:
+        return self.input_tokens + self.output_tokens
+
+
 @dataclass
 class CampaignState:
     """Everything a restart needs; `campaign.json`.
 
     gate: the last attempt at the gate, which counts; gates: those before. search_ended: why nothing more is tried, so
-    that the gate is measured to its end. time_split: s of wall time of each activity (time_split.py).
+    that the gate is measured to its end. time_split: s of wall time of each activity (time_split.py). Tokens: of all
+    turns, also of the one that goes on; those cached are part of the input, those of reasoning of the output.
     """
 
     settings: CampaignSettings
@@ -184,6 +212,9 @@ class CampaignState:
     time_split: dict[str, float] = field(default_factory=dict)
     input_tokens: int = 0
     output_tokens: int = 0
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+    turns: list[Turn] = field(default_factory=list)
     search_ended: str = ''
     finished: str = ''         # why it ended, empty while it has not
 
@@ -200,6 +231,17 @@ class CampaignState:
     @property
     def tokens(self) -> int:
         return self.input_tokens + self.output_tokens
+
+    @property
+    def cost(self) -> float | None:
+        """USD, as far as programs reckon it; None where none does."""
+        known = [turn.cost for turn in self.turns if turn.cost is not None]
+        return sum(known) if known else None
+
+    @property
+    def tokens_to_success(self) -> int | None:
+        """Tokens until the task was solved, None while it is not: nothing is asked after the gate was passed."""
+        return self.tokens if self.gate is not None and self.gate.passed else None
 
     @property
     def attempts(self) -> list[Measurement]:
@@ -222,7 +264,8 @@ def read_campaign(file: Path | str) -> CampaignState:
             'gate': Measurement(**values['gate']) if values['gate'] else None,
             'gates': [Measurement(**entry) for entry in values['gates']],
             'best': Best(**values['best']) if values['best'] else None,
-            'iterations': [Iteration(**entry) for entry in values['iterations']]})
+            'iterations': [Iteration(**entry) for entry in values['iterations']],
+            'turns': [Turn(**entry) for entry in values.get('turns', [])]})
     except OSError as error:
         raise ConfigurationError(f'{file}: cannot be read ({error.strerror}); is that a campaign of this '
                                  f'station?') from error

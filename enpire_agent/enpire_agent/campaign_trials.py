@@ -79,6 +79,10 @@ class CampaignTrials:
         self._hold.wake()
 
     @property
+    def stopping(self) -> bool:
+        return self._stopping.is_set()
+
+    @property
     def holding(self) -> bool:
         """Whether it waits between two trials, so that nothing moves until `resume()` or `stop()`."""
         return self._time.activity == HELD

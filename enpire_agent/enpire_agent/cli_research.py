@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from enpire_agent.cli_station import STATION_HELP
+from enpire_agent.cli_station import RESEARCHER_HELP, STATION_HELP, researcher_argument
 
 # The demo's budgets: fit for 2 cores without a GPU.
 DEMO_MINUTES = 15.0        # then the second station and the report, all of it within 20
@@ -35,7 +35,7 @@ def add_verbs(verbs) -> None:
     add_namespace_option(campaign)
     campaign.add_argument('--name', default='', help='default: campaign- and the date')
     campaign.add_argument('--recipe', default='', metavar='FOLDER', help="to start from; default: the task's own")
-    campaign.add_argument('--researcher', default='', help='builtin')
+    campaign.add_argument('--researcher', default='', metavar='NAME', help=RESEARCHER_HELP)
     campaign.add_argument('--minutes', type=float, default=0.0, metavar='M', help='of wall time; 0: no limit')
     campaign.add_argument('--trials', type=_count, default=0, metavar='N', help='in all; 0: no limit')
     campaign.add_argument('--tokens', type=_token_count, default=0, metavar='N',
@@ -197,7 +197,7 @@ def run_campaign(options) -> int:
     name = options.name or f'campaign-{time.strftime("%Y%m%d-%H%M%S")}'
     goal = RunCampaign.Goal(
         campaign=name, recipe=os.path.abspath(options.recipe) if options.recipe else '',
-        researcher=options.researcher, max_iterations=options.iterations, max_trials=options.trials,
+        researcher=researcher_argument(options.researcher), max_iterations=options.iterations, max_trials=options.trials,
         max_duration=60.0 * options.minutes, max_tokens=options.tokens, search_trials=options.search_trials,
         gate_trials=options.gate_trials, goal=options.goal)
     progress = Progress()
@@ -208,7 +208,20 @@ def run_campaign(options) -> int:
     if result.gate_trials:
         print(f'        best recipe {result.best_recipe[:10]}, {result.iterations} iterations, {result.trials} trials; '
               f'./enpire report {name} writes its page')
+    _print_tokens(name, client.namespace.strip('/'))
     return 0 if result.success else 1
+
+
+def _print_tokens(campaign: str, station: str) -> None:
+    """What a coding agent used, where the campaign's files lie on this machine."""
+    from enpire_agent.campaign_state import read_campaign
+    from enpire_agent.campaign_tokens import tokens_text
+    from enpire_bringup.paths import runs_directory
+
+    file = runs_directory() / campaign / station / 'campaign.json'
+    text = tokens_text(read_campaign(file)) if file.is_file() else ''
+    if text:
+        print(f'        {text}')
 
 
 def run_hold(options) -> int:

@@ -14,6 +14,8 @@ import time
 
 DEFAULT_VIEW_PORT = 8080
 STATION_HELP = 'name or file; default: the one that goes with the task'
+RESEARCHER_HELP = ('builtin, codex, claude_code, kimi_code, or a settings file (.yaml), docs/coding_agents.md; '
+                   "default: the station's")
 DEFAULT_TASK = 'push_t'
 DOWN_WITHIN = 6.0          # s a runner gets to end its stations
 STATUS_LISTENS = 2.0       # s of wall time over which `status` counts messages
@@ -27,6 +29,7 @@ def add_verbs(verbs) -> None:
     up.add_argument('--remote', default='', metavar='URL',
                     help='Git repository that kept recipes travel through: a path or any URL; default: a bare one in the '
                          "campaign's folder")
+    up.add_argument('--researcher', default='', metavar='NAME', help=RESEARCHER_HELP)
     up.add_argument('--detach', action='store_true', help="return when ready; 'enpire down' ends the stations")
     up.set_defaults(run=run_up)
 
@@ -117,6 +120,18 @@ def _size(text: str) -> tuple[int, int]:
     return int(width), int(height)
 
 
+def researcher_argument(text: str) -> str:
+    """A researcher as nodes take it: they have another current folder. Raises ConfigurationError."""
+    from pathlib import Path
+
+    from enpire_agent.researchers import read_researcher
+    from enpire_bringup.station import researcher_name
+
+    said = researcher_name(text, Path.cwd())
+    read_researcher(said)
+    return said
+
+
 def run_up(options) -> int:
     from enpire_bringup.composition import station_namespaces
     from enpire_bringup.process_runner import Fleet, StationProcesses
@@ -129,9 +144,12 @@ def run_up(options) -> int:
         raise ConfigurationError('--namespace names one station; give it without --stations')
     started = time.monotonic()
     width, height = options.camera_size
+    researcher = researcher_argument(options.researcher)
     fleet = Fleet([StationProcesses(options.station, options.task, namespace,
                                     real_time_factor=options.real_time_factor, camera_width=width,
-                                    camera_height=height, node_parameters={'git_bridge': {'remote': options.remote}})
+                                    camera_height=height,
+                                    node_parameters={'git_bridge': {'remote': options.remote},
+                                                     'supervisor': {'researcher': researcher}})
                    for namespace in namespaces])
     ended = threading.Event()
     # `enpire down` ends a runner with SIGTERM: that is no interruption but the planned end.

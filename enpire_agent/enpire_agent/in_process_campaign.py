@@ -17,7 +17,7 @@ from enpire_agent.episode_writer import EpisodeWriter
 from enpire_agent.in_process_episode import ConfinedPolicy, Episode, InProcessWorld
 from enpire_agent.policy_session import PolicyFailure, PolicySession
 from enpire_agent.recipe_repository import RecipeRepository
-from enpire_agent.researcher import make_researcher
+from enpire_agent.researcher import BuiltinResearcher
 from enpire_agent.trial import (POLICY_ERROR, SUCCESS, Judgement, TrialReport, TrialRequest, make_request,
                                 started_content, utc_now)
 from enpire_agent.trial_record import write_result, write_started
@@ -70,5 +70,5 @@ def run_campaign(directory: Path, settings: CampaignSettings, station: InProcess
     close_abandoned_trials(directory.parents[1], settings.station, mine_ended=True)
     repository = RecipeRepository.open_or_create(directory / 'recipe', settings.station, task.recipe)
     trials = InProcessTrials(directory, settings, station, task)
-    Campaign(directory, settings, repository=repository, researcher=make_researcher('', task), listener=listener,
-             run_trial=trials.run_trial).run()
+    Campaign(directory, settings, repository=repository, researcher=BuiltinResearcher(task.ideas, task),
+             listener=listener, run_trial=trials.run_trial).run()

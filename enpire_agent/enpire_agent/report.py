@@ -16,6 +16,7 @@ import jinja2
 from markupsafe import Markup, escape
 
 from enpire_agent.campaign_state import Iteration, Measurement
+from enpire_agent.campaign_tokens import count_text, tokens_row
 from enpire_agent.charts import OUTCOMES, hill_climb, outcome_bars, utilization_bars
 from enpire_agent.drawing import css_classes, css_colors
 from enpire_agent.durable_file import write_durably
@@ -88,7 +89,7 @@ def _render(directory: Path, runs: Sequence[StationRun], charts: dict, trials: S
         charts={name: [Markup(chart(runs, width).svg(kind)) for kind, width in (('wide', _WIDE), ('narrow', _NARROW))]
                 for name, chart in charts.items()},
         trials=[_shown_trial(trial) for trial in trials], strips=_strips(runs), stations=_stations(runs),
-        exchanges=_exchanges(runs), facts=_facts(directory, runs), commands=_commands(runs),
+        exchanges=_exchanges(runs), tokens=_tokens(runs), facts=_facts(directory, runs), commands=_commands(runs),
         colors_light=Markup(css_colors(dark=False)), colors_dark=Markup(css_colors(dark=True)),
         color_classes=Markup(css_classes()))
 
@@ -195,9 +196,7 @@ def _figures(runs: Sequence[StationRun]) -> list[dict]:
                         'note': 'of the time in trials and resets (MRU)'})
     tokens = sum(run.tokens for run in runs)
     if tokens:
-        figures.append({'name': 'Tokens',
-                        'value': f'{tokens / 1e6:.1f} M' if tokens >= 1e6 else f'{tokens / 1e3:.0f} k',
-                        'note': f'{token_utilization(tokens, busy):.0f} a minute (MTU)'})
+        figures.append({'name': 'Tokens', 'value': count_text(tokens), 'note': f'{token_utilization(tokens, busy):.0f} a minute (MTU)'})
     return figures
 
 
@@ -361,6 +360,10 @@ def _exchanges(runs: Sequence[StationRun]) -> dict:
          'event': entry['event'], 'word': _EXCHANGES[entry['event']], 'commit': str(entry.get('commit', ''))[:10],
          'source': str(entry.get('station', '')), 'how': str(entry.get('how', '')).replace('_', ' '),
          'reason': _cut(str(entry.get('reason', '')))} for time, name, entry in told[:_MAX_EXCHANGES]]}
+
+
+def _tokens(runs: Sequence[StationRun]) -> list[dict]:
+    return [tokens_row(run.name, run.state, run.time_split) for run in runs if run.tokens]
 
 
 # --- where it comes from ---

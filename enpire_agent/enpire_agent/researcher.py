@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, Collection, ContextManager, Iterator, Mapping, Protocol, Sequence
 
+from enpire_agent.agent_turn import Tokens, TurnResult
 from enpire_agent.idea_library import Idea, load_ideas
 from enpire_agent.parameter_search import suggest
 from enpire_agent.recipe import load_recipe, with_parameters
@@ -67,8 +68,10 @@ class Context:
 
     best_interval: 95 % interval of the success rate of the recipe that lies in `recipe`. peer_history: what peers tried
     for this task in this environment. built_on: origins of what was kept on the way to the recipe, by peers, too.
-    read_peer: fetches a peer's recipe and gives the edit that leads to its files. spend_tokens(input, output): to be
-    called as a model uses tokens. training(): a context for the time that is spent on training.
+    read_peer: fetches a peer's recipe and gives the edit that leads to its files. spend_tokens: to be called as a model
+    uses tokens; turn_ended: at each end of a coding agent's turn. training(): a context for the time that is spent on
+    training. cancelled(): whether to stop thinking. pause(seconds, why): waits while a model is away, and says whether
+    to go on. tell: what the researcher does, for people; log: what went wrong.
     """
 
     recipe: Path
@@ -83,13 +86,21 @@ class Context:
     trials_left: int | None = None
     tokens_left: int | None = None
     read_peer: Callable[[PeerRecipe], Mapping[str, str | None]] | None = None
-    spend_tokens: Callable[[int, int], None] = lambda input_tokens, output_tokens: None
+    spend_tokens: Callable[[Tokens], None] = lambda tokens: None
+    turn_ended: Callable[[TurnResult], None] = lambda result: None
     training: Callable[[], ContextManager] = nullcontext
+    cancelled: Callable[[], bool] = lambda: False
+    pause: Callable[[float, str], bool] = lambda seconds, why: False
+    tell: Callable[[str], None] = lambda text: None
     log: Callable[[str], None] = lambda text: None
 
 
 class Researcher(Protocol):
-    """Anything that proposes edits: the built-in one, a coding agent, a person."""
+    """Anything that proposes edits: the built-in one, a coding agent, a person.
+
+    One that thinks for minutes, and not on the station's processors, says so by `thinks_elsewhere = True`: it is asked
+    in a thread of its own while trials go on (campaign_thinking.py).
+    """
 
     name: str
 
@@ -301,10 +312,3 @@ def _number(text: str) -> float | str:
 
 def _adoption_origin(peer: PeerRecipe) -> str:
     return f'adopt:{peer.station}/{peer.commit}'
-
-
-def make_researcher(name: str, task: Task) -> Researcher:
-    """The researcher called `name`, for a task. Raises ConfigurationError listing those there are."""
-    if name in ('', BuiltinResearcher.name):
-        return BuiltinResearcher(task.ideas, task)
-    raise ConfigurationError(f"no researcher '{name}'; known: {BuiltinResearcher.name}")

@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 from enpire_agent.campaign_state import (KEPT, RUNNING, Best, CampaignSettings, CampaignState, Iteration,
-                                         Measurement)
+                                         Measurement, Turn)
 from enpire_agent.fleet_log import FleetLog
 from enpire_agent.ledger import Ledger, LedgerError
 from enpire_agent.score import success_interval
@@ -86,7 +86,8 @@ def _read_run(file: Path) -> StationRun:
             **{key: _measurement(values[key]) for key in ('baseline', 'gate')},
             'gates': [_measurement(entry) for entry in values.get('gates', [])],
             'best': _known(Best, values['best']),
-            'iterations': [_known(Iteration, entry) for entry in values['iterations']]})
+            'iterations': [_known(Iteration, entry) for entry in values['iterations']],
+            'turns': [_known(Turn, entry) for entry in values.get('turns', [])]})
         split = values.get('time_split') or _undivided(values)
         tokens = values.get('input_tokens', 0) + values.get('output_tokens', 0)
     except OSError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
 from pathlib import Path
 
@@ -11,8 +12,9 @@ from rclpy.clock import Clock, ClockType
 from rclpy.parameter import Parameter
 from diagnostic_msgs.msg import DiagnosticStatus
 
-from enpire_agent.campaign import Campaign, CampaignError, CampaignStopped
-from enpire_agent.campaign_state import Best, CampaignSettings, CampaignState, TrialOutcome, outcome_of_line
+from enpire_agent.campaign import RESEARCHER, Campaign, CampaignError, CampaignStopped
+from enpire_agent.campaign_state import (TRIALS_WHILE_THINKING, Best, CampaignSettings, CampaignState, TrialOutcome,
+                                         outcome_of_line)
 from enpire_agent.durable_file import DiskFullError
 from enpire_agent.frozen_environment import frozen_environment
 from enpire_agent.ledger import Ledger
@@ -20,7 +22,7 @@ from enpire_agent.peer_recipes import PeerRecipes
 from enpire_agent.recipe import load_recipe
 from enpire_agent.recipe_remote import check_campaign_name
 from enpire_agent.recipe_repository import RecipeRepository, RepositoryError
-from enpire_agent.researcher import make_researcher
+from enpire_agent.researchers import choose_researcher, make_researcher, read_researcher
 from enpire_agent.station_hold import StationHold
 from enpire_agent.station_watch import StationWatch
 from enpire_agent.time_split import HELD, RESETTING, RUNNING, THINKING, TRAINING, robot_utilization, token_utilization
@@ -42,13 +44,19 @@ CANCELLED_BOUND = 30.0     # s of wall time that a cancelled trial gets to retre
 STATION_AWAY = 120.0       # s of wall time that parts of the station get to come back before a person is asked
 RUNNER_BUSY = 600.0        # s of wall time that somebody else's trial is waited for
 
+AGENT_EVENTS_PERIOD = 5.0  # s of wall time between two events of what a coding agent says and runs
+
 STATES = {RESETTING: StationStatus.RESETTING, RUNNING: StationStatus.RUNNING, TRAINING: StationStatus.TRAINING,
           THINKING: StationStatus.THINKING, HELD: StationStatus.HELD}
 WAY_OUT = 'look at the station, put right what is wrong, then type: ./enpire resume'      # of a hold
 
 
 class Supervisor(StationNode):
-    """Runs one campaign at a time; wall time throughout."""
+    """Runs one campaign at a time; wall time throughout.
+
+    Parameters: `researcher` (a name, or a settings file; empty: the station file's) of campaigns that name none,
+    `trials_while_thinking` (of a best recipe, at most; 0: none), which may change while the node runs.
+    """
 
     def __init__(self, **kwargs):
         super().__init__('supervisor', **kwargs)
@@ -59,7 +67,16 @@ class Supervisor(StationNode):
         self._campaign: Campaign | None = None
         self._closing = False
         self._error = ''
+        self._researcher = self.declare_parameter('researcher', '').value or self.station.researcher
+        try:
+            read_researcher(self._researcher)
+        except ConfigurationError:
+            self.destroy_node()
+            raise
+        self.declare_adjustable('trials_while_thinking', TRIALS_WHILE_THINKING, 0, 100_000)
         self._told_tokens = (0, 0)   # of the running campaign, in the events so far
+        self._telling = threading.Lock()
+        self._agent_told = -AGENT_EVENTS_PERIOD   # time.monotonic()
         self._safety = 'unknown'
         self._hold = StationHold(self._runs / '.stations' / self._station_name / 'hold.json')
         if self._hold.reason:
@@ -108,8 +125,9 @@ class Supervisor(StationNode):
         check_campaign_name(name)
         if not 0 <= asked.goal <= 1:
             raise ValueError(f'goal is {asked.goal}; expected a success rate from 0 to 1, or 0 for the task\'s')
-        researcher = make_researcher(asked.researcher, self.task)
         directory = self._runs / name / self._station_name
+        researcher = make_researcher(choose_researcher(asked.researcher, self._researcher), self.task, runs=self._runs,
+                                     station=self._station_name, directory=directory)
         start = load_recipe(Path(asked.recipe) if asked.recipe else self.task.recipe)
         repository = RecipeRepository.open_or_create(directory / 'recipe', self._station_name, start.directory)
         settings = CampaignSettings(
@@ -117,7 +135,7 @@ class Supervisor(StationNode):
             search_trials=asked.search_trials or terms.search_trials,
             gate_trials=asked.gate_trials or terms.success_window, goal=asked.goal or terms.goal,
             max_iterations=asked.max_iterations, max_trials=asked.max_trials, max_duration=asked.max_duration,
-            max_tokens=asked.max_tokens)
+            max_tokens=asked.max_tokens, trials_while_thinking=self.get_parameter('trials_while_thinking').value)
         return Campaign(
             directory, settings, repository=repository, researcher=researcher, listener=_Listener(self, settings),
             run_trial=lambda kind, seed, stopped: self._trial(settings, repository, kind, seed, stopped),
@@ -226,7 +244,8 @@ class Supervisor(StationNode):
         status.elapsed, status.remaining = sum(split.values()), campaign.remaining
         status.robot_utilization = robot_utilization(split)
         status.token_utilization = token_utilization(state.tokens, split)
-        status.message = progress_text(state)
+        status.message = (f'{campaign.thinker} thinks; meanwhile the best recipe is tried: {best.trials} trials'
+                          if campaign.thinker else progress_text(state))
         if campaign.hold_reason:
             status.message = f'{campaign.hold_reason}; {WAY_OUT}'
         return status
@@ -258,20 +277,28 @@ class Supervisor(StationNode):
         return _Listener(self, campaign.state.settings)
 
     def publish_event(self, settings: CampaignSettings, kind: str, iteration: int, text: str, commit: str) -> None:
+        self.get_logger().info(f'{settings.campaign} {iteration} {kind}: {text}')
+        if kind == RESEARCHER:
+            # The topic's history is short: what an agent says may not push out what became of its edits.
+            now = time.monotonic()
+            if now - self._agent_told < AGENT_EVENTS_PERIOD:
+                return
+            self._agent_told = now
         event = AgentEvent(station=settings.station, campaign=settings.campaign, iteration=iteration, kind=kind,
                            researcher=self._campaign.state.researcher if self._campaign else '', text=text,
                            commit=commit)
         event.input_tokens, event.output_tokens = self._tokens_since_last_event()
         event.header.stamp = Clock(clock_type=ClockType.SYSTEM_TIME).now().to_msg()
         self._events.publish(event)
-        self.get_logger().info(f'{settings.campaign} {iteration} {kind}: {text}')
 
     def _tokens_since_last_event(self) -> tuple[int, int]:
         campaign = self._campaign
         if campaign is None:
             return 0, 0
-        told, self._told_tokens = self._told_tokens, (campaign.state.input_tokens, campaign.state.output_tokens)
-        return self._told_tokens[0] - told[0], self._told_tokens[1] - told[1]
+        with self._telling:      # the campaign's thread and the researcher's tell
+            told, now = self._told_tokens, (campaign.state.input_tokens, campaign.state.output_tokens)
+            self._told_tokens = now
+        return now[0] - told[0], now[1] - told[1]
 
     def publish_kept(self, settings: CampaignSettings, recipe: Best, decision: str, parent: str) -> None:
         low, high = recipe.interval

@@ -119,6 +119,7 @@ class Station:
     """One station file. meshes: folder that the robot description may take meshes for viewers from; '' for none.
 
     With the backend "gym" it has no arms, cameras, safety limits nor rates: the task says which world it is.
+    researcher: whom its campaigns have where nobody says: a name, or the path of a file with name and settings.
     """
 
     name: str
@@ -135,6 +136,7 @@ class Station:
     real_time_factor: float
     step_timeout: float
     obstacles: tuple[Obstacle, ...] = ()
+    researcher: str = ''
 
     @property
     def joints(self) -> tuple[str, ...]:
@@ -206,6 +208,7 @@ def load_station(name_or_path: str | Path) -> Station:
             'real_time_factor', low=0, high=100, unit='(0: lockstep, 1: wall clock)', default=0.0),
         step_timeout=simulation.number('step_timeout', low=0.01, high=60, unit='s of wall time', default=1.0),
         obstacles=read_obstacles(top),
+        researcher=_researcher(top),
     )
     for section in (rates, simulation, top):
         section.finish()
@@ -225,7 +228,7 @@ def _gym_station(top: Section) -> Station:
         robot_description=None, meshes='', arms={}, cameras={}, safety=None, policy_rate=0.0, control_rate=0.0,
         real_time_factor=simulation.number(
             'real_time_factor', low=0, high=100, unit='(0: as fast as it can, 1: wall clock)', default=0.0),
-        step_timeout=0.0)
+        step_timeout=0.0, researcher=_researcher(top))
     simulation.finish()
     top.finish()
     return station
@@ -251,6 +254,15 @@ def overridden(station: Station, real_time_factor: float = math.nan, camera_widt
                 'both, 64 to 4096 by 48 to 4096 pixels, or both 0 for the size in the station file')
         station = station.with_camera_size(camera_width, camera_height)
     return station
+
+
+def researcher_name(text: str, beside: Path) -> str:
+    """A researcher's name as it is; the path of a settings file (.yaml), relative to the folder `beside`, in full."""
+    return str((beside / text).resolve()) if text.endswith(('.yaml', '.yml')) else text
+
+
+def _researcher(top: Section) -> str:
+    return researcher_name(top.text('researcher', default=''), top.file.resolve().parent)
 
 
 def _resource(section: Section, key: str) -> Path:

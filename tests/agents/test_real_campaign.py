@@ -35,7 +35,8 @@ def test_three_iterations_with_a_kill_in_between_keep_what_helps_and_count_every
     directory, workspace = tmp_path / 'runs' / 'c' / 'station_1', tmp_path / 'workspace'
     model.work_tree = workspace / 'recipe'
     settings = CampaignSettings(campaign='c', station='station_1', task='push_t', env_hash='e' * 64, search_trials=8,
-                                gate_trials=20, goal=1.0, max_iterations=3)
+                                gate_trials=20, goal=1.0, max_iterations=3,
+                                trials_while_thinking=0)      # the kill comes at a trial of a candidate
 
     def start():
         """What a station does at its start: everything is found again on disk."""

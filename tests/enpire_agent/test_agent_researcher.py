@@ -59,11 +59,12 @@ def repository(recipe):
 def propose(tmp_path, repository):
     """propose(agent, history..., **context) -> (edit, tokens spent, what was logged)."""
 
-    def run(agent, *history, pause=lambda seconds, why: True, **values):
+    def run(agent, *history, **values):
         spent, logged = [], []
         context = Context(repository, 'push_t', 'e' * 64, (0.2, 0.4), history=history, log=logged.append,
-                          spend_tokens=lambda *tokens: spent.append(tokens), **values)
-        researcher = AgentResearcher(agent, tmp_path / 'workspace', pause=pause)
+                          spend_tokens=lambda tokens: spent.append((tokens.input, tokens.output)),
+                          pause=lambda seconds, why: True, **values)
+        researcher = AgentResearcher(agent, tmp_path / 'workspace')
         return researcher.propose(context), [sum(counts) for counts in zip(*spent)], logged
 
     return run

@@ -4,6 +4,7 @@ import time
 
 import pytest
 
+from enpire_agent.agent_turn import Tokens
 from enpire_agent.campaign import CampaignStopped
 from enpire_agent.campaign_state import BASELINE, GATE, KEPT, REVERTED, SEARCH, read_campaign
 from enpire_agent.ledger import Ledger
@@ -191,13 +192,13 @@ def test_tokens_are_counted_and_their_budget_ends_the_search(make_campaign):
 
     def thinking(context):
         left.append(context.tokens_left)
-        context.spend_tokens(300, 100)
+        context.spend_tokens(Tokens(300, 50, 100, 20))
         return propose(context)
 
     campaign._researcher.propose = thinking
     state = campaign.run()
     assert left == [1000, 600, 200]
-    assert (state.input_tokens, state.output_tokens) == (900, 300)
+    assert (state.input_tokens, state.cached_tokens, state.output_tokens, state.reasoning_tokens) == (900, 150, 300, 60)
     assert len(state.iterations) == 3 and 'budget of 1000 tokens' in state.search_ended
 
 
