@@ -7,6 +7,7 @@ import pytest
 
 from enpire_agent.cli import make_parser
 from enpire_agent.recipe import EDITABLE, static_check
+from enpire_agent.recipe_repository import RecipeRepository
 from enpire_bringup.configuration import ConfigurationError
 from enpire_bringup.paths import share_directory
 
@@ -34,3 +35,11 @@ def test_it_names_what_may_be_edited_and_nothing_else_passes(program):
         with pytest.raises(ConfigurationError, match='may change only'):
             static_check(program.parent, [path])
     static_check(program.parent, [*EDITABLE, 'notes/learned/gain.md'])
+
+
+def test_the_notes_of_a_starting_recipe_go_with_it(program, tmp_path):
+    notes = [str(file.relative_to(program.parent)) for file in program.parent.glob('notes/*')]
+    assert notes == (['notes/reading.md'] if 'reading.md' in program.read_text() else [])
+    static_check(program.parent, notes)
+    repository = RecipeRepository.open_or_create(tmp_path / 'recipe', 'station_1', program.parent)
+    assert set(notes) < set(repository.files(repository.head))
