@@ -169,8 +169,8 @@ class Best:
 class Turn:
     """One turn of a coding agent for an iteration, as it ended (agent_turn.py).
 
-    cached_tokens are part of input_tokens, reasoning_tokens of output_tokens. cost: USD, None where the program does not
-    reckon it. seconds: of wall time.
+    cached_tokens are part of input_tokens, reasoning_tokens of output_tokens. cost: USD, None where the program does
+    not reckon it. seconds: of wall time.
     """
 
     iteration: int

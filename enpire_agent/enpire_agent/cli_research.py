@@ -197,8 +197,8 @@ def run_campaign(options) -> int:
     name = options.name or f'campaign-{time.strftime("%Y%m%d-%H%M%S")}'
     goal = RunCampaign.Goal(
         campaign=name, recipe=os.path.abspath(options.recipe) if options.recipe else '',
-        researcher=researcher_argument(options.researcher), max_iterations=options.iterations, max_trials=options.trials,
-        max_duration=60.0 * options.minutes, max_tokens=options.tokens, search_trials=options.search_trials,
+        researcher=researcher_argument(options.researcher), max_iterations=options.iterations,
+        max_trials=options.trials, max_duration=60.0 * options.minutes, max_tokens=options.tokens, search_trials=options.search_trials,
         gate_trials=options.gate_trials, goal=options.goal)
     progress = Progress()
     progress.say(f'campaign {name}; the same command with --name {name} resumes it')

@@ -196,7 +196,8 @@ def _figures(runs: Sequence[StationRun]) -> list[dict]:
                         'note': 'of the time in trials and resets (MRU)'})
     tokens = sum(run.tokens for run in runs)
     if tokens:
-        figures.append({'name': 'Tokens', 'value': count_text(tokens), 'note': f'{token_utilization(tokens, busy):.0f} a minute (MTU)'})
+        figures.append({'name': 'Tokens', 'value': count_text(tokens),
+                        'note': f'{token_utilization(tokens, busy):.0f} a minute (MTU)'})
     return figures
 
 

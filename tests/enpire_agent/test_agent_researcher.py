@@ -12,8 +12,11 @@ import pytest
 from enpire_agent.agent_researcher import CORRECTIONS, LARGEST_FILE, AgentResearcher
 from enpire_agent.agent_turn import (CANCELLED, DONE, FAILED, LOGIN, OUT_OF_TOKENS, SERVER_ERROR, Tokens, TurnEvent,
                                      TurnResult)
+from enpire_agent.campaign_state import Measurement, read_campaign
+from enpire_agent.campaign_tokens import tokens_row, tokens_text
 from enpire_agent.campaign_trials import CampaignError, CampaignStopped
 from enpire_agent.coding_agent import AgentSettings
+from enpire_agent.report import write_report
 from enpire_agent.researcher import Context, Tried
 
 
@@ -27,7 +30,7 @@ class ScriptedAgent:
 
     def turn(self, prompt, work_tree, session, *, on_event, cancelled, reach):
         self.asked.append(SimpleNamespace(prompt=prompt, session=session, limit=self.settings.tokens_per_turn))
-        self.reach = reach
+        self.reach, self.hear = reach, on_event
         step = self.turns.pop(0) if len(self.turns) > 1 else self.turns[0]
         act, changes = step if isinstance(step, tuple) else (step, {})
         on_event(TurnEvent('session', 's1'))
@@ -59,11 +62,11 @@ def repository(recipe):
 def propose(tmp_path, repository):
     """propose(agent, history..., **context) -> (edit, tokens spent, what was logged)."""
 
-    def run(agent, *history, **values):
+    def run(agent, *history, pause=lambda seconds, why: True, **values):
         spent, logged = [], []
         context = Context(repository, 'push_t', 'e' * 64, (0.2, 0.4), history=history, log=logged.append,
                           spend_tokens=lambda tokens: spent.append((tokens.input, tokens.output)),
-                          pause=lambda seconds, why: True, **values)
+                          pause=pause, **values)
         researcher = AgentResearcher(agent, tmp_path / 'workspace')
         return researcher.propose(context), [sum(counts) for counts in zip(*spent)], logged
 
@@ -188,9 +191,48 @@ def test_a_campaign_keeps_what_helps_and_reverts_what_harms(make_campaign, tmp_p
         file = copy / 'recipe.yaml'
         file.write_text(file.read_text().replace('curve: false', 'curve: true'))
 
-    agent = ScriptedAgent(raise_the_gain, curve)
+    agent = ScriptedAgent((raise_the_gain, {'cost': 0.25}), curve)
     campaign, _, recorder = make_campaign(researcher=AgentResearcher(agent, tmp_path / 'workspace'), max_iterations=2)
     state = campaign.run()
     assert [iteration.state for iteration in state.iterations] == ['reverted', 'kept']
     assert (state.input_tokens, state.output_tokens) == (300, 18)
     assert {'hypothesis', 'edit', 'keep', 'revert'} <= {kind for kind, *_ in recorder.events}
+
+    # What the turns used is known by turn, is in the campaign's file, and is shown.
+    known = read_campaign(campaign.directory / 'campaign.json')
+    assert [(turn.iteration, turn.outcome, turn.input_tokens, turn.cached_tokens) for turn in known.turns] == [
+        (1, 'done', 150, 100), (2, 'done', 150, 100)]
+    assert (known.cached_tokens, known.reasoning_tokens, known.cost) == (200, 0, 0.25)
+    assert tokens_text(known).startswith('318 tokens in 2 turns: 300 input (200 cached), 18 output (0 reasoning); ')
+    page = write_report(campaign.directory.parent).read_text()
+    assert '<h2>Tokens</h2>' in page and '<td>scripted</td><td class="number">2</td>' in page
+
+
+def test_tokens_to_success_are_those_of_a_campaign_that_passed_its_gate(make_campaign):
+    state = make_campaign()[0].state
+    state.input_tokens, state.output_tokens = 1_200_000, 34_000
+    assert tokens_row('station_1', state, {'thinking': 60.0})['to_success'] == 'not solved yet'
+    state.gate = Measurement('r', planned=2, trials=2, successes=2)
+    row = tokens_row('station_1', state, {'thinking': 120.0})
+    assert (row['to_success'], row['a_minute'], row['output']) == ('1.2 M', '617000', '34.0 k')
+
+
+def test_what_the_agent_says_and_runs_is_told_in_short_lines(propose):
+    told = []
+
+    def talk(copy):
+        raise_the_gain(copy)
+        for event in (TurnEvent('says', 'I raise\nthe gain.'), TurnEvent('tool', 'ls ' + 'x' * 1000),
+                      TurnEvent('thinking', 'Hm.'), TurnEvent('retry', 'in 5 s')):
+            agent.hear(event)
+
+    agent = ScriptedAgent(talk)
+    propose(agent, tell=told.append)
+    assert told[0] == 'says: I raise the gain.' and told[2] == 'tries again: in 5 s' and len(told) == 3
+    assert told[1].startswith('runs: ls xxx') and len(told[1]) < 250
+
+
+def test_a_stop_ends_a_turn_that_waits_for_its_model_again(propose):
+    agent = ScriptedAgent((nothing, {'outcome': SERVER_ERROR}))
+    with pytest.raises(CampaignStopped):
+        propose(agent, pause=lambda seconds, why: False, cancelled=lambda: True)
