@@ -12,7 +12,7 @@ from enpire_bringup.configuration import ConfigurationError
 from enpire_bringup.paths import runs_directory
 
 # What a supervisor sets for an agent that works elsewhere than below runs/; ENPIRE_RUNS says where the results are.
-CAMPAIGN, STATION, TASK = 'ENPIRE_CAMPAIGN', 'ENPIRE_STATION', 'ENPIRE_TASK'
+CAMPAIGN, STATION, TASK, RECIPE = 'ENPIRE_CAMPAIGN', 'ENPIRE_STATION', 'ENPIRE_TASK', 'ENPIRE_RECIPE'
 _MARKS = 'campaign.json', 'ledger.jsonl'      # either is in runs/<campaign>/<station>
 
 
@@ -61,7 +61,8 @@ def find_place(campaign: str = '', station: str = '', folder: Path | None = None
     else:
         directory = _named_directory(campaign or environment.get(CAMPAIGN, ''), station or environment.get(STATION, ''),
                                      around)
-    return Place(directory, _recipe_around(folder) or directory / 'recipe')
+    edited = _recipe_around(folder) or Path(environment.get(RECIPE) or directory / 'recipe')
+    return Place(directory, edited)
 
 
 def surrounding_station(folder: Path) -> Path | None:
@@ -72,6 +73,8 @@ def surrounding_station(folder: Path) -> Path | None:
 
 def _named_directory(campaign: str, station: str, around: Path | None) -> Path:
     runs = around.parents[1] if around is not None else runs_directory()
+    if campaign and station and any((runs / campaign / station / mark).is_file() for mark in _MARKS):
+        return runs / campaign / station      # a confined agent may not list what else there is
     found = {file.parent: file.stat().st_mtime for mark in _MARKS for file in runs.glob(f'*/*/{mark}')}
     if around is not None and not campaign:
         campaign = around.parent.name

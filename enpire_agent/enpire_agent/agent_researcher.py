@@ -1,17 +1,21 @@
 """A coding agent as a researcher: a turn of its conversation an iteration, in a copy of the recipe.
 
-What the agent leaves in its copy becomes an edit, and nothing else of it: the recipe itself, its history and its
-results are out of its reach (coding_agent.Reach). An edit that breaks the rules of a recipe goes back to the agent with
-the reason; the next iteration begins with a fresh copy and with what came out of the last one.
+What the agent leaves in its copy becomes an edit, and nothing else of it: it may read the campaign's folder, and change
+neither the recipe nor its results (coding_agent.Reach). `enpire` is on its PATH (agent_command.py). An edit that breaks
+the rules of a recipe goes back to the agent with the reason; the next iteration begins with a fresh copy and with what
+came out of the last one.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
+from enpire_agent.agent_command import needed_files, write_command
+from enpire_agent.agent_place import Place
 from enpire_agent.agent_retries import turn_with_retries
 from enpire_agent.agent_turn import CANCELLED, DONE, FAILED, OUT_OF_TOKENS, Tokens, TurnEvent, TurnResult
 from enpire_agent.campaign_trials import CampaignError, CampaignStopped
@@ -45,17 +49,21 @@ class AgentResearcher:
     """Proposes what a coding agent edits.
 
     workspace: folder of its own for its copy and the id of its conversation, which it goes on with after a restart.
-    readable: what the agent may read besides, e.g. the sources; the trials of the campaign always.
+    readable: what the agent may read besides, e.g. the sources; the campaign's folder, and what `enpire` needs, always.
+    task: its name or folder, for the agent's own `enpire train`; '': the name that the campaign has.
     """
 
     thinks_elsewhere = True
 
-    def __init__(self, agent: CodingAgent, workspace: Path | str, *, readable: tuple[Path, ...] = ()):
+    def __init__(self, agent: CodingAgent, workspace: Path | str, *, readable: tuple[Path, ...] = (),
+                 task: str = ''):
         self.name = agent.name
         self._agent = agent
         self._copy = Path(workspace).absolute() / 'recipe'
         self._session_file = self._copy.with_name('session')
+        self._commands = self._copy.with_name('bin')
         self._readable = readable
+        self._task = task
 
     def propose(self, context: Context) -> Edit | None:
         """The agent's next edit; None when it says that nothing is left, or has no tokens left.
@@ -63,6 +71,7 @@ class AgentResearcher:
         Raises CampaignError where the agent cannot work, with the reason and what to do.
         """
         self._make_copy(context.recipe)
+        write_command(self._commands, Place(context.recipe.parent, self._copy), self._task or context.task)
         session = self._session()
         prompt = _situation(context) + _NEXT
         for _ in range(1 + CORRECTIONS):
@@ -83,6 +92,8 @@ class AgentResearcher:
             except ConfigurationError as error:
                 reason = str(error).replace(f'{self._copy}', '.')
                 context.log(f'{self.name} has to mend its edit: {reason}')
+                if not context.pause(0.0, reason):
+                    raise CampaignStopped(f'stopped while {self.name} had to mend its edit') from error
                 prompt = _MEND.format(reason=reason)
         raise CampaignError(f'{self.name} made no edit that can be tried in {1 + CORRECTIONS} turns: {reason}')
 
@@ -104,8 +115,11 @@ class AgentResearcher:
                 elif event.kind == 'session':
                     write_durably(self._session_file, event.text.encode())
 
-            result = self._agent.turn(prompt, self._copy, session, on_event=hear, cancelled=context.cancelled,
-                                      reach=Reach(readable=(context.recipe.parent / 'trials', *self._readable)))
+            campaign = context.recipe.parents[1]
+            result = self._agent.turn(
+                prompt, self._copy, session, on_event=hear, cancelled=context.cancelled,
+                environment={'PATH': f'{self._commands}{os.pathsep}{os.environ.get("PATH", os.defpath)}'},
+                reach=Reach(readable=(campaign, *needed_files(campaign), *self._readable)))
             self._spend(context, result.tokens - spent)
             context.turn_ended(result)
             return result
@@ -155,7 +169,7 @@ def _situation(context: Context) -> str:
     budgets = [f'{number} {what}' for what, number in left.items() if number is not None]
     if budgets:
         lines.append(f"Left: {', '.join(budgets)}.")
-    lines.append(f"Trials lie in {context.recipe.parent / 'trials'}.")
+    lines.append(f"Trials lie in {context.recipe.parent / 'trials'}; `enpire records` and `enpire frames` are shorter.")
     return '\n'.join(lines) + '\n'
 
 

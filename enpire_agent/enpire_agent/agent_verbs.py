@@ -250,7 +250,7 @@ def notes(place: Place, *, everything: bool = False) -> Answer:
 
 
 def train(place: Place) -> Answer:
-    """Run the recipe's train.py on the campaign's recorded trials and put its weights.json beside it. No trial is run."""
+    """Run the recipe's train.py on the campaign's recorded trials and put its weights.json beside it."""
     from enpire_agent.training import TRAINER, WEIGHTS, TrainingError
     from enpire_agent.training import train as trained
     from enpire_bringup.task import load_task

@@ -20,7 +20,8 @@ def add_verbs(verbs) -> None:
 
     frames = verbs.add_parser('frames', help='pictures of a trial as PNG; prints their paths')
     _add_place(frames)
-    frames.add_argument('trial', nargs='?', default='', metavar='TRIAL', help='the end of its name; default: the newest')
+    frames.add_argument('trial', nargs='?', default='', metavar='TRIAL',
+                        help='the end of its name; default: the newest')
     frames.add_argument('--strip', type=_positive, default=0, metavar='N', help='one file with N pictures side by side')
     frames.add_argument('--stills', type=_positive, default=3, metavar='N', help='files; default: %(default)s')
     frames.add_argument('--width', type=_positive, default=320, metavar='PIXELS', help='of a picture; default: '

@@ -67,4 +67,5 @@ def make_researcher(choice: ResearcherChoice, task: Task, *, runs: Path, station
             'and start the station again')
     sources = [folder for name in _SOURCES if (folder := package_folder(name))]
     # In the campaign's folder: who begins a campaign anew begins a new conversation as well.
-    return AgentResearcher(agent, directory / 'agent' / choice.name, readable=(task.directory, *sources))
+    return AgentResearcher(agent, directory / 'agent' / choice.name, readable=(task.directory, *sources),
+                           task=str(task.directory))

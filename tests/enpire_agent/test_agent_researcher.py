@@ -28,7 +28,7 @@ class ScriptedAgent:
     def __init__(self, *turns):
         self.turns, self.asked, self.settings, self.reach = list(turns), [], AgentSettings(), None
 
-    def turn(self, prompt, work_tree, session, *, on_event, cancelled, reach):
+    def turn(self, prompt, work_tree, session, *, on_event, cancelled, environment, reach):
         self.asked.append(SimpleNamespace(prompt=prompt, session=session, limit=self.settings.tokens_per_turn))
         self.reach, self.hear = reach, on_event
         step = self.turns.pop(0) if len(self.turns) > 1 else self.turns[0]
@@ -170,10 +170,10 @@ def test_a_turn_may_use_what_the_campaign_has_left(propose):
     assert (edit, agent.asked[0].limit, len(logged)) == (None, 70, 1)
 
 
-def test_the_agent_reaches_trials_and_its_copy_and_no_object_of_the_recipes_history(propose, repository, tmp_path):
+def test_the_agent_reads_the_campaign_and_its_copy_has_no_object_of_the_recipes_history(propose, repository, tmp_path):
     agent = ScriptedAgent(raise_the_gain)
     propose(agent)
-    assert agent.reach.readable == (repository.parent / 'trials',) and agent.reach.writable == ()
+    assert agent.reach.readable[0] == repository.parents[1] and agent.reach.writable == ()
     theirs = [file.stat().st_ino for file in (repository / '.git' / 'objects').rglob('*') if file.is_file()]
     copies = [file.stat().st_ino for file in (tmp_path / 'workspace' / 'recipe' / '.git').rglob('*') if file.is_file()]
     assert not set(theirs) & set(copies)
