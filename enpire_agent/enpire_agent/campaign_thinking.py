@@ -100,7 +100,8 @@ class CampaignThinking:
 
     def _pause(self, seconds: float, why: str, ending: threading.Event) -> bool:
         """Wait while a model is away, and as long as the station is held; False when there is nothing to wait for."""
-        self._listener.event('error', len(self._state.iterations), f'{why}; once more in {seconds:.0f} s')
+        if seconds:
+            self._listener.event('error', len(self._state.iterations), f'{why}; once more in {seconds:.0f} s')
         until = time.monotonic() + seconds
         while time.monotonic() < until or self._hold.reason:
             if self._over(ending):

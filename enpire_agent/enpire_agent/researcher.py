@@ -70,8 +70,8 @@ class Context:
     for this task in this environment. built_on: origins of what was kept on the way to the recipe, by peers, too.
     read_peer: fetches a peer's recipe and gives the edit that leads to its files. spend_tokens: to be called as a model
     uses tokens; turn_ended: at each end of a coding agent's turn. training(): a context for the time that is spent on
-    training. cancelled(): whether to stop thinking. pause(seconds, why): waits while a model is away, and says whether
-    to go on. tell: what the researcher does, for people; log: what went wrong.
+    training. cancelled(): whether to stop thinking. pause(seconds, why): waits while a model is away, and in any case
+    while the station is held, and says whether to go on. tell: what the researcher does, for people; log: what went wrong.
     """
 
     recipe: Path
