@@ -58,7 +58,8 @@ class AgentResearcher:
     def __init__(self, agent: CodingAgent, workspace: Path | str, *, readable: tuple[Path, ...] = (),
                  task: str = ''):
         self.name = agent.name
-        self._agent = agent
+        self._agent, self._settings = agent, agent.settings
+        self._spent = 0      # tokens, for the edit that is asked for
         self._copy = Path(workspace).absolute() / 'recipe'
         self._session_file = self._copy.with_name('session')
         self._commands = self._copy.with_name('bin')
@@ -72,7 +73,7 @@ class AgentResearcher:
         """
         self._make_copy(context.recipe)
         write_command(self._commands, Place(context.recipe.parent, self._copy), self._task or context.task)
-        session = self._session()
+        session, self._spent = self._session(), 0
         prompt = _situation(context) + _NEXT
         for _ in range(1 + CORRECTIONS):
             result = self._turn(prompt if session else _BEGIN + prompt, session, context)
@@ -98,11 +99,13 @@ class AgentResearcher:
         raise CampaignError(f'{self.name} made no edit that can be tried in {1 + CORRECTIONS} turns: {reason}')
 
     def _turn(self, prompt: str, session: str, context: Context) -> TurnResult:
-        if context.tokens_left is not None:
-            limit = min(self._agent.settings.tokens_per_turn or context.tokens_left, context.tokens_left)
-            self._agent.settings = replace(self._agent.settings, tokens_per_turn=max(1, limit))
-
         def attempt(prompt: str, session: str) -> TurnResult:
+            if context.tokens_left is not None:
+                left = context.tokens_left - self._spent
+                if left <= 0:
+                    return TurnResult(OUT_OF_TOKENS, 'the campaign has no tokens left', session=session)
+                limit = min(self._settings.tokens_per_turn or left, left)
+                self._agent.settings = replace(self._settings, tokens_per_turn=limit)
             spent = Tokens()
 
             def hear(event: TurnEvent) -> None:
@@ -131,9 +134,9 @@ class AgentResearcher:
             result = turn_with_retries(attempt, _BEGIN + prompt, '', pause=context.pause)
         return result
 
-    @staticmethod
-    def _spend(context: Context, tokens: Tokens) -> None:
+    def _spend(self, context: Context, tokens: Tokens) -> None:
         if tokens.total:
+            self._spent += tokens.total
             context.spend_tokens(tokens)
 
     def _edit(self, files: dict[str, str | None], result: TurnResult, context: Context) -> Edit:

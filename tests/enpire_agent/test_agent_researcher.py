@@ -179,6 +179,13 @@ def test_the_agent_reads_the_campaign_and_its_copy_has_no_object_of_the_recipes_
     assert not set(theirs) & set(copies)
 
 
+def test_corrections_get_what_the_turns_before_have_left(propose):
+    agent = ScriptedAgent(nothing)
+    edit, _, logged = propose(agent, tokens_left=300)
+    assert [asked.limit for asked in agent.asked] == [300, 141]      # a turn takes 159 in all
+    assert edit is None and 'no tokens left' in logged[-1]
+
+
 @pytest.mark.parametrize('text, hypothesis', [
     ('Hypothesis: one\nmore\n**Hypothesis:** The second\x07 counts.**', 'The second counts.'),
     ('I raised the gain.\nThat is all.', 'I raised the gain. That is all.'), ('', 'no hypothesis was stated')])

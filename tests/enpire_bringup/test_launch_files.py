@@ -57,9 +57,11 @@ def group_entries(actions) -> list[dict]:
 
 def test_station_launch_starts_every_node_of_the_definition(actions_of):
     remote = 'ssh://lab/recipes.git'
-    actions, _ = actions_of('station.launch.py', namespace='lab_1', real_time_factor='1.0', remote=remote)
+    actions, _ = actions_of('station.launch.py', namespace='lab_1', real_time_factor='1.0', remote=remote,
+                            researcher='codex')
     processes = station_processes(load_station('yam_bimanual_sim'), load_task('push_t'), 'lab_1', real_time_factor=1.0,
-                                  node_parameters={'git_bridge': {'remote': remote}})
+                                  node_parameters={'git_bridge': {'remote': remote},
+                                                   'supervisor': {'researcher': 'codex'}})
     expected = [node.entry() for spec in processes if spec.is_group for node in spec.nodes]
     assert group_entries(actions) == expected
     assert len(actions) == len(processes)
