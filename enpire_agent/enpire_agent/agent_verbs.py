@@ -62,7 +62,7 @@ def records(place: Place, count: int = 10, *, kind: str = '', outcome: str = '',
     text += [_record(line, names[line['trial_id']]) for line in told]
     if len(told) < len(chosen):
         text.append(f'({len(chosen) - len(told)} older ones' + ('; --all)' if len(told) < len(shown) else ')'))
-    return Answer(_bounded(text, everything), shown)
+    return Answer(bounded(text, everything), shown)
 
 
 def trial_record(place: Place, trial: str, *, everything: bool = False) -> Answer:
@@ -81,7 +81,7 @@ def trial_record(place: Place, trial: str, *, everything: bool = False) -> Answe
     log = folder / POLICY_LOG
     said = log.read_text(encoding='utf-8', errors='replace').splitlines() if log.is_file() else []
     text += [f'policy: {line}' for line in (said if everything else said[-_LOG_TAIL:])]
-    return Answer(_bounded(text, everything), record)
+    return Answer(bounded(text, everything), record)
 
 
 def frames(place: Place, trial: str, *, strip: int = 0, stills: int = 3, width: int = 320,
@@ -163,7 +163,7 @@ def peers(place: Place, *, everything: bool = False) -> Answer:
         text = [f'{place}: no peer has told of a recipe yet']
     else:
         text.append('`enpire diff best COMMIT`: what one has that ours has not; `enpire recipes`: what was reverted')
-    return Answer(_bounded(text, everything), data)
+    return Answer(bounded(text, everything), data)
 
 
 def diff(place: Place, before: str = BEST, after: str = HERE, *, everything: bool = False) -> Answer:
@@ -179,7 +179,7 @@ def diff(place: Place, before: str = BEST, after: str = HERE, *, everything: boo
         state = 'new ' if path not in old else 'gone ' if path not in new else ''
         data[path] = {'added': added, 'removed': removed}
         text += [f'{state}{path} +{added} -{removed}', *lines]
-    return Answer(_bounded(text or [f'{before} and {after} have the same files'], everything), data)
+    return Answer(bounded(text or [f'{before} and {after} have the same files'], everything), data)
 
 
 def _files(place: Place, name: str) -> dict[str, str]:
@@ -246,7 +246,7 @@ def notes(place: Place, *, everything: bool = False) -> Answer:
     for name, said in content.items():
         lines = [line for line in said.splitlines() if line.strip()]
         text += [f'{name} ({len(lines)} lines)', *(lines if everything else lines[-share:])]
-    return Answer(_bounded(text or ['no notes yet'], everything), content)
+    return Answer(bounded(text or ['no notes yet'], everything), content)
 
 
 def train(place: Place) -> Answer:
@@ -334,10 +334,14 @@ def _asked(place: Place, ask):
         raise VerbError(str(error)) from error
 
 
-def _bounded(lines: Sequence[str], everything: bool) -> str:
+def bounded(lines: Sequence[str], everything: bool = False, *, newest: bool = False) -> str:
+    """The lines as a text of at most MOST_LINES of MOST_WIDTH: the first, or the last where those are the newest."""
     if everything:
         return '\n'.join(lines)
     cut = [line if len(line) <= MOST_WIDTH else line[:MOST_WIDTH - 1] + '…' for line in lines]
-    if len(cut) > MOST_LINES:
-        cut = [*cut[:MOST_LINES - 1], f'({len(cut) - MOST_LINES + 1} more lines; --all)']
+    left_out = len(cut) - MOST_LINES + 1
+    if left_out > 1 and newest:
+        cut = [f'({left_out} older ones; --all)', *cut[left_out:]]
+    elif left_out > 1:
+        cut = [*cut[:MOST_LINES - 1], f'({left_out} more lines; --all)']
     return '\n'.join(cut)

@@ -19,6 +19,7 @@ def add_verbs(verbs) -> None:
                          help='only those whose hypothesis, method or reason has it')
     recipes.add_argument('--station', default='', help='only of this station')
     recipes.add_argument('--show', default='', metavar='COMMIT', help='message and difference of one of them')
+    recipes.add_argument('--all', dest='everything', action='store_true', help='not cut to 40 lines')
     recipes.add_argument('--json', action='store_true', help='as JSON')
     recipes.set_defaults(run=run_recipes)
 
@@ -34,12 +35,13 @@ def add_verbs(verbs) -> None:
 
 
 def run_recipes(options) -> int:
+    from enpire_agent.agent_verbs import bounded
     from enpire_agent.cli_research import campaign_directory
     from enpire_agent.recipe_history import campaign_history, show
 
     directory = campaign_directory(options.campaign)
     if options.show:
-        print(show(directory, options.show))
+        print(bounded(show(directory, options.show).splitlines(), options.everything))
         return 0
     recipes = [recipe for recipe in campaign_history(directory)
                if options.decision in (None, recipe.decision) and options.station in ('', recipe.station)
@@ -51,10 +53,13 @@ def run_recipes(options) -> int:
         print(f'enpire: no such recipe in {directory}')
         return 1
     width = max(len(recipe.station) for recipe in recipes)
+    lines = []
     for recipe in recipes:
         figures = f'{recipe.successes}/{recipe.trials}' if recipe.trials else '-'
-        print(f'{recipe.commit[:10]}  {recipe.station:{width}}  {_MARKS.get(recipe.decision, recipe.decision):8}  '
-              f'{figures:>7}  {recipe.hypothesis}' + (f'  [{recipe.reason}]' if recipe.reason else ''))
+        mark = _MARKS.get(recipe.decision, recipe.decision)
+        lines.append(f'{recipe.commit[:10]}  {recipe.station:{width}}  {mark:8}  {figures:>7}  {recipe.hypothesis}'
+                     + (f'  [{recipe.reason}]' if recipe.reason else ''))
+    print(bounded(lines, options.everything, newest=True))
     print(f'\n./enpire recipes {directory.name} --show COMMIT shows what one changed; ./enpire adopt COMMIT takes over '
           "a peer's")
     return 0

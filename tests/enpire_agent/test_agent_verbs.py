@@ -167,6 +167,15 @@ def test_peers_tell_what_they_kept_and_their_name_stands_for_it(shared):
     assert agent_verbs.diff(shared, 'station_2').data == agent_verbs.diff(shared, kept['commit']).data
 
 
+def test_of_many_recipes_the_newest_are_told():
+    lines = [f'recipe {number}' for number in range(100)]
+    told = agent_verbs.bounded(lines, newest=True)
+    assert_short(told)
+    assert told.startswith('(61 older ones; --all)\nrecipe 61\n') and told.endswith('recipe 99')
+    assert agent_verbs.bounded(lines[:MOST_LINES]).count('recipe') == MOST_LINES, 'nothing is cut that fits'
+    assert agent_verbs.bounded(lines, True).splitlines() == lines
+
+
 def test_without_peers_there_is_nothing_to_tell(place):
     assert 'no peer' in agent_verbs.peers(place).text
 
@@ -208,7 +217,7 @@ def test_an_agent_gets_even_seeds_of_a_stream_of_its_own(place):
 
 # --- the command ---
 
-@pytest.mark.parametrize('arguments', [['records', '100'], ['peers'], ['diff'], ['note', '--list'], ['note', 'A', 'b']])
+@pytest.mark.parametrize('arguments', [['records', '100'], ['recipes'], ['peers'], ['diff'], ['note', '--list'], ['note', 'A', 'b']])
 def test_what_the_command_prints_is_short_and_json_is_one_object(shared, monkeypatch, capsys, arguments):
     monkeypatch.chdir(shared.recipe)
     assert main(arguments) == 0
