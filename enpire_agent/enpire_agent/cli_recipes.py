@@ -1,12 +1,15 @@
-"""Verbs about recipes and how they travel: recipes, adopt."""
+"""Verbs about recipes, how they travel, and what they teach: recipes, adopt, distill."""
 
 from __future__ import annotations
 
 import json
+import sys
+import time
 from dataclasses import asdict
 
 DECISIONS = ('start', 'keep', 'revert', 'adopt')
 _MARKS = {'start': 'start', 'keep': 'kept', 'revert': 'reverted', 'adopt': 'adopted'}
+_LONGEST_PAUSE = 120.0      # s of wall time that a model is waited for
 
 
 def add_verbs(verbs) -> None:
@@ -32,6 +35,14 @@ def add_verbs(verbs) -> None:
     how.add_argument('--cherry-pick', dest='how', action='store_const', const='cherry_pick',
                      help='put only what this commit changed on top of ours')
     adopt.set_defaults(run=run_adopt)
+
+    distill = verbs.add_parser('distill', help='what a campaign found out, as a short page for the next one')
+    add_campaign_option(distill)
+    distill.add_argument('--agent', default='', metavar='NAME',
+                         help='have a coding agent put it into words: its name, or a settings file; default: compiled')
+    distill.add_argument('--namespace', default='', metavar='STATION',
+                         help="whose login the agent uses; default: the campaign's first station")
+    distill.set_defaults(run=run_distill)
 
 
 def run_recipes(options) -> int:
@@ -69,3 +80,42 @@ def run_adopt(options) -> int:
     from enpire_agent.cli_research import asked
 
     return asked(options, lambda station: station.adopt(options.commit, how=options.how))
+
+
+def run_distill(options) -> int:
+    from enpire_agent.cli_research import campaign_directory
+    from enpire_agent.distill import distill
+    from enpire_agent.durable_file import write_durably
+    from enpire_agent.knowledge import DISTILLED
+
+    directory = campaign_directory(options.campaign)
+    page = _distilled_by_agent(directory, options) if options.agent else distill(directory)
+    write_durably(directory / DISTILLED, page.encode('utf-8'))
+    print(f'{page}\nenpire: {directory / DISTILLED}')
+    return 0
+
+
+def _distilled_by_agent(directory, options) -> str:
+    import tempfile
+
+    from enpire_agent.agent_programs import agent_home, make_agent
+    from enpire_agent.cli_station import researcher_argument
+    from enpire_agent.distill import distill_by_agent
+    from enpire_agent.researchers import read_researcher
+    from enpire_agent.station_run import read_runs
+
+    choice = read_researcher(researcher_argument(options.agent))
+    home = agent_home(directory.parent, options.namespace or read_runs(directory)[0].name, choice.name)
+    agent = make_agent(choice.name, choice.settings, home)
+    with tempfile.TemporaryDirectory(prefix='enpire-distill-') as folder:
+        page, tokens = distill_by_agent(agent, directory, folder, pause=_wait)
+    print(f'enpire: {choice.name} used {tokens.input} tokens of input and {tokens.output} of output', file=sys.stderr)
+    return page
+
+
+def _wait(seconds: float, why: str) -> bool:
+    if seconds > _LONGEST_PAUSE:
+        return False
+    print(f'enpire: {why}; again in {seconds:.0f} s', file=sys.stderr)
+    time.sleep(seconds)
+    return True

@@ -145,7 +145,7 @@ class Library:
     def _files(self) -> Iterator[tuple[str, tuple[int, int]]]:
         """(name in the folder, (bytes, time of change in ns)) of every document, hidden ones left out."""
         count = 0
-        for place, folders, files in os.walk(self.folder):
+        for place, folders, files in os.walk(self.folder, onerror=_raise):      # not to be read is not gone
             folders[:] = sorted(name for name in folders if not name.startswith('.'))
             for name in sorted(files):
                 file = Path(place, name)
@@ -244,8 +244,10 @@ class Library:
         try:
             with closing(sqlite3.connect(f'{self._index.as_uri()}?mode=ro', uri=True, timeout=_BUSY)) as index:
                 return [made(row) for row in index.execute(statement, values)]
+        except sqlite3.OperationalError as error:
+            raise PapersError(f'{self._index}: cannot be read ({error})') from error
         except sqlite3.Error as error:
-            raise PapersError(f'{self._index}: cannot be read ({error}); remove it, it is made anew then') from error
+            raise PapersError(f'{self._index}: is broken ({error}); remove it, it is made anew then') from error
 
     # --- taking in ---
 
@@ -340,6 +342,10 @@ def _title(text: PdfText, file: str) -> str:
     first = next((line for line in lines if len(line) >= 10 and re.search(r'[^\W\d]{3}', line)
                   and not line.lower().startswith('arxiv:')), '')
     return _shortened(first or Path(file).stem, _LONGEST_TITLE)
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def _shortened(text: str, most: int) -> str:

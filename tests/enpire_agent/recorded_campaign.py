@@ -106,20 +106,27 @@ class _Station:
         parent = next((commit for commit, is_kept in reversed(self.commits) if is_kept), self._sha(0))
         recipe = f'sha256:{number:064x}'
         done = self._run('search', recipe, count, self.rate if kept else 0.6 * self.rate)
+        origin = f'adopt:{self._keeper(source)}/{source}' if source else f'idea:idea_{number}#0'
         commit = ''
         if decision != 'run':
-            commit = self._commit(self.plan.hypothesis, self._text(number), kept=kept)
+            commit = self._commit(self._message(number, origin, kept, count, done[1].get('SUCCESS', 0)),
+                                  self._text(number), kept=kept)
             if not kept:
                 self._commit('Revert', self._text(0), hidden=True)
             else:
                 self.kept.append([self.name, self._time(), commit])
         return {'number': number, 'hypothesis': self.plan.hypothesis, 'method': f'method_{number % 3}',
-                'origin': f'adopt:{self._keeper(source)}/{source}' if source else f'idea:idea_{number}#0',
+                'origin': origin,
                 'files': {'policy.py': 'text'}, 'parent': parent, 'adopts': source or '',
                 'state': {'run': 'running', 'revert': 'reverted'}.get(decision, 'kept'), 'recipe': recipe,
                 'commit': commit, 'reason': f'{sum(done[1].values())} trials told so', 'seeds': [],
                 'trial_ids': done[0], 'outcomes': done[1], 'trials': count, 'successes': done[1].get('SUCCESS', 0),
                 'before': '5 of 20', 'started': began, 'ended': '' if decision == 'run' else self._time()}
+
+    def _message(self, number, origin, kept, trials, successes):
+        return (f'{self.plan.hypothesis}\n\nTask: push_t\nStation: {self.name}\nIteration: {number}\n'
+                f'Method: method_{number % 3}\nOrigin: {origin}\nEnv-Hash: {"e" * 64}\nTrials: {trials}\n'
+                f'Successes: {successes}\nDecision: {"keep" if kept else "revert"}\nReason: {trials} trials told so\n')
 
     def _keeper(self, commit):
         return next(name for name, _, kept in self.kept if kept == commit)
