@@ -26,6 +26,7 @@ from enpire_agent.researchers import choose_researcher, make_researcher, read_re
 from enpire_agent.station_hold import StationHold
 from enpire_agent.station_watch import StationWatch
 from enpire_agent.time_split import HELD, RESETTING, RUNNING, THINKING, TRAINING, robot_utilization, token_utilization
+from enpire_agent.trial_admission import HOLD, TrialTickets
 from enpire_bringup.actions import (BlockingActionServer, GoalAborted, RemoteCallCancelled, RemoteCallError,
                                     RemoteCallRejected, RunningGoal, call_action)
 from enpire_bringup.configuration import ConfigurationError
@@ -78,7 +79,9 @@ class Supervisor(StationNode):
         self._telling = threading.Lock()
         self._agent_told = -AGENT_EVENTS_PERIOD   # time.monotonic()
         self._safety = 'unknown'
-        self._hold = StationHold(self._runs / '.stations' / self._station_name / 'hold.json')
+        own = self._runs / '.stations' / self._station_name
+        self._hold = StationHold(own / HOLD)
+        self._tickets = TrialTickets(own)
         if self._hold.reason:
             self.get_logger().warning(f'held since before this start: {self._hold.reason}')
         self._peers = PeerRecipes(self._station_name)
@@ -109,6 +112,7 @@ class Supervisor(StationNode):
         self._told_tokens = (campaign.state.input_tokens, campaign.state.output_tokens)
         self._campaign, self._goal = campaign, goal
         try:
+            self._tickets.begin(asked.campaign)
             state = campaign.run()
             return _result(state, True, state.finished)
         except CampaignStopped as stopped:
@@ -118,6 +122,7 @@ class Supervisor(StationNode):
             self._listen(campaign).event('error', len(campaign.state.iterations), str(error))
             raise GoalAborted(_result(campaign.state, False, str(error))) from error
         finally:
+            self._tickets.end()
             self._campaign = None
 
     def _make_campaign(self, asked) -> Campaign:
@@ -166,7 +171,7 @@ class Supervisor(StationNode):
         while line() is None:
             try:
                 answer = call_action(self, self._run_trial, goal, timeout=TRIAL_BOUND, cancelled=cancelled,
-                                     feedback=self._on_trial_feedback)
+                                     feedback=self._on_trial_feedback, goal_id=self._tickets.issue())
                 if line() is None:
                     raise CampaignError(answer.result.reason or 'the trial runner did not enter the trial in the '
                                                                 'ledger; its log says why')

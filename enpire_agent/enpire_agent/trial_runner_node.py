@@ -11,6 +11,7 @@ from enpire_agent.durable_file import check_free_space
 from enpire_agent.frozen_environment import frozen_environment, keep_manifest
 from enpire_agent.recorded_station import SECOND, RecordedStation
 from enpire_agent.trial import Trial, TrialReport, make_request
+from enpire_agent.trial_admission import TrialAdmission
 from enpire_bringup.actions import BlockingActionServer, GoalAborted, RunningGoal
 from enpire_bringup.environment import EnvironmentWatch
 from enpire_bringup.node_group import run_single
@@ -36,6 +37,7 @@ class TrialRunner(StationNode):
         self.set_parameters([Parameter('use_sim_time', value=False)])
         self._runs = runs_directory()
         self._station_name = self.get_namespace().strip('/') or self.station.name
+        self._admission = TrialAdmission(self._runs / '.stations' / self._station_name)
         self._all_entered = True     # in their ledgers: the trials that this process started
         self._enter_abandoned_trials()
         if is_weak(strongest_level()):
@@ -68,6 +70,7 @@ class TrialRunner(StationNode):
 
     def _run_and_record(self, goal: RunningGoal) -> TrialResult:
         asked, station = goal.request, self._trial_station
+        self._admission.check(goal.id, asked.kind)
         recipe = Path(asked.recipe).expanduser() if asked.recipe else self.task.recipe
         request = make_request(
             self._runs, campaign=asked.campaign, station=self._station_name, task=self.task, kind=asked.kind,

@@ -59,6 +59,11 @@ class RunningGoal:
         return self._handle.request
 
     @property
+    def id(self) -> bytes:
+        """16 bytes, as its client chose them."""
+        return bytes(self._handle.goal_id.uuid)
+
+    @property
     def is_cancel_requested(self) -> bool:
         """True when the client asked for it, and when the node is going down."""
         return self._closing.is_set() or self._handle.is_cancel_requested
@@ -194,12 +199,12 @@ def destroy_actions(node: Node) -> None:
 
 def call_action(node: Node, client: ActionClient, goal, *, timeout: float,
                 feedback: Callable[[Any], None] | None = None,
-                cancelled: Callable[[], bool] | None = None):
+                cancelled: Callable[[], bool] | None = None, goal_id: bytes | None = None):
     """Send a goal and wait for its result message, at most `timeout` seconds of wall time in all.
 
     For worker threads only; the node's executor has to spin in another thread. A goal that was aborted returns
     its result, too: look at its `success` or `error_code`. `feedback` gets each feedback message (in the
-    executor's thread); `cancelled` is asked a few times a second.
+    executor's thread); `cancelled` is asked a few times a second. goal_id: 16 bytes that no goal had; None: random ones.
     Raises RemoteCallError when the server is absent or does not answer in time, RemoteCallRejected, and
     RemoteCallCancelled when `cancelled` returned true; in both cases a goal already sent is cancelled.
     """
@@ -209,7 +214,7 @@ def call_action(node: Node, client: ActionClient, goal, *, timeout: float,
     wait.until(client.server_is_ready, 'its server to appear')
 
     on_feedback = (lambda message: feedback(message.feedback)) if feedback else None
-    uuid = UUID(uuid=list(uuid4().bytes))
+    uuid = UUID(uuid=list(goal_id or uuid4().bytes))
     handle = ClientGoalHandle(client, uuid, None)
     requests: list[Future] = []
 

@@ -406,6 +406,10 @@ def test_hold_stops_between_trials_and_cancel_ends_a_campaign_that_can_be_resume
     wait_for(lambda: client.status().state == 'HELD', 'the hold')
     count = len(ledger.entries())
     assert client.status().message.startswith('a person at the table')
+    # Nobody gets a trial past the campaign, and nobody but the campaign one that decides.
+    for kind, said in (('manual', 'the campaign held runs here'), ('gate', 'one that a campaign asks for')):
+        with pytest.raises(RuntimeError, match=said):
+            client.run_trial(seed=3, campaign='held', kind=kind, timeout=30)
     started = ledger.file.parent / 'trials'
     held = list(started.glob('*'))
     time.sleep(1.0)      # five times as long as from the end of a trial to the beginning of the next
@@ -418,6 +422,11 @@ def test_hold_stops_between_trials_and_cancel_ends_a_campaign_that_can_be_resume
     trial_count = json.loads((station.runs / 'held' / 'station_1' / 'campaign.json').read_text())['baseline']['trials']
     assert 1 <= trial_count
     wait_for(lambda: client.status().state == 'IDLE', 'the campaign to end')
+
+    assert client.hold('a person at the table').accepted
+    with pytest.raises(RuntimeError, match='held: a person at the table; ./enpire resume'):
+        client.run_trial(seed=2, campaign='held', timeout=30)
+    assert client.resume().accepted
 
     result = client.run_campaign(goal, timeout=150)
     assert result.success and result.baseline_trials == 3
