@@ -65,6 +65,14 @@ def find_place(campaign: str = '', station: str = '', folder: Path | None = None
     return Place(directory, edited)
 
 
+def place_at_work(folder: Path | None = None, environment: Mapping[str, str] = os.environ) -> Place | None:
+    """The place that `folder` (None: the current one) lies in, or that an agent was given; None for anybody else."""
+    folder = (folder or Path.cwd()).resolve()
+    if surrounding_station(folder) is None and not environment.get(RECIPE):
+        return None
+    return find_place(folder=folder, environment=environment)
+
+
 def surrounding_station(folder: Path) -> Path | None:
     """runs/<campaign>/<station> that `folder` lies in; None where it lies in none."""
     return next((place for place in (folder, *folder.parents) if any((place / mark).is_file() for mark in _MARKS)),

@@ -88,8 +88,9 @@ def add_verbs(verbs) -> None:
 
     trial = verbs.add_parser('trial', help='reset, run a recipe, judge, record')
     _add_namespace(trial)
-    trial.add_argument('--recipe', default='', metavar='FOLDER', help="default: the task's own")
-    trial.add_argument('--seed', type=int, default=0)
+    trial.add_argument('--recipe', default='', metavar='FOLDER',
+                       help="default: the one of this folder in a campaign, else the task's own")
+    trial.add_argument('--seed', type=int, default=None, help='default: 0, of a campaign the next of a stream')
     trial.add_argument('--campaign', default='', help='default: manual')
     trial.set_defaults(run=run_trial)
 
@@ -373,11 +374,19 @@ def run_reset(options) -> int:
 
 
 def run_trial(options) -> int:
+    from enpire_agent.agent_place import place_at_work
     from enpire_agent.remote_station import Station
 
+    place = place_at_work()
+    if place is not None and not options.campaign and not options.namespace:
+        from enpire_agent.agent_verbs import trial
+
+        answer = trial(place, options.seed, options.recipe)
+        print(answer.text)
+        return 0 if answer.data['outcome'] == 'SUCCESS' else 1
     recipe = os.path.abspath(options.recipe) if options.recipe else ''
     with Station(options.namespace or '') as station:
-        result = station.trial(recipe, options.seed, campaign=options.campaign, progress=_say_stage)
+        result = station.trial(recipe, options.seed or 0, campaign=options.campaign, progress=_say_stage)
     print(f'enpire: {result.outcome}: {result.reason} ({result.duration:.1f} s, {result.steps} steps, '
           f'{result.late_steps} late)\n        records: {result.directory}')
     return 0 if result.success else 1
