@@ -76,6 +76,8 @@ def _on_exit(event, context):
 
 
 def _rviz(station, task, namespace):
+    if not station.arms:
+        raise ConfigurationError(f'{station.file} has no arms for RViz to show; start it without rviz:=true')
     if not is_installed('rviz2'):
         raise ConfigurationError('rviz:=true, but rviz2 is not installed; sudo apt-get install ros-$ROS_DISTRO-rviz2')
     folder = runs_directory() / '.stations' / namespace.strip('/')

@@ -57,13 +57,15 @@ class PolicySession:
 
     world_waits: in lockstep the task's deadline for a step is CPU time, so that a busy machine makes no policy
     late; wall time may be LOCKSTEP_PATIENCE times as much, and more while the policy waits for a core. Else the
-    deadline is wall time.
+    deadline is wall time. leniency: times the deadline that a step may take.
     Raises PolicyFailure when the policy cannot be loaded.
     """
 
-    def __init__(self, recipe_directory: Path | str, task: Task, *, world_waits: bool, log_file: Path | None = None):
-        self._deadline = task.policy.deadline * (LOCKSTEP_PATIENCE if world_waits else 1.0)
-        self._cpu_deadline = task.policy.deadline if world_waits else math.inf
+    def __init__(self, recipe_directory: Path | str, task: Task, *, world_waits: bool, log_file: Path | None = None,
+                 leniency: float = 1.0):
+        deadline = leniency * task.policy.deadline
+        self._deadline = deadline * (LOCKSTEP_PATIENCE if world_waits else 1.0)
+        self._cpu_deadline = deadline if world_waits else math.inf
         self._max_bad_steps = task.policy.max_late_steps
         self._space = task.action
         self._bad_in_a_row = 0

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from enpire_agent.ledger import Ledger
-from enpire_agent.policy_session import read_action
+from enpire_agent.policy_session import PolicySession, read_action
 from enpire_agent.start_places import edge_places, farthest_place
 from enpire_agent.trial import ABORTED, Check, Judgement, ResetReport, Step, Trial, TrialEnd, make_request
 from enpire_bringup.paths import share_directory
@@ -211,6 +211,16 @@ def test_where_the_world_waits_the_deadline_is_cpu_time(tmp_path, task, world_wa
     report = _run(tmp_path, task, station, _policy(tmp_path, act))
     assert report.outcome == ('POLICY_ERROR' if late else 'SUCCESS')
     assert ('ms of CPU time, the deadline is 25 ms' in report.reason) == (world_waits and late)
+
+
+def test_an_evaluation_gives_a_step_more_cpu_time_than_a_station(tmp_path, task):
+    burn = ('end = time.process_time() + 0.3\n                while time.process_time() < end: pass\n'
+            '                return [0.3, 0.0]')
+    slow = replace(task, policy=replace(task.policy, deadline=0.2))
+    for leniency, source in ((1.0, 'hold_late'), (2.0, 'policy')):
+        with PolicySession(_policy(tmp_path, act=burn), slow, world_waits=True, leniency=leniency) as session:
+            session.reset({'time': 0.0})
+            assert session.act({'time': 0.0}).source == source
 
 
 def test_a_late_action_is_dropped_and_not_executed_later(tmp_path, task):

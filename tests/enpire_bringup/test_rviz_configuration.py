@@ -15,7 +15,8 @@ from enpire_bringup.topics import station_topics
 
 TYPES = {'RobotModel': 'std_msgs/msg/String', 'MarkerArray': 'visualization_msgs/msg/MarkerArray',
          'Path': 'nav_msgs/msg/Path', 'Image': 'sensor_msgs/msg/Image', 'Pose': 'geometry_msgs/msg/PoseStamped'}
-STATIONS = sorted(file.stem for file in (share_directory() / 'config' / 'stations').glob('*.yaml'))
+STATIONS = sorted(file.stem for file in (share_directory() / 'config' / 'stations').glob('*.yaml')
+                  if load_station(file).arms)
 
 
 @pytest.fixture(params=STATIONS)

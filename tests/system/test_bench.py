@@ -53,7 +53,7 @@ def test_perception_bench_ends_with_one_json_line():
 
 @pytest.mark.parametrize('arguments, message', [
     (['perception', '--poses', '0'], "'0' is no count"),
-    (['perception', '--task', 'no_such_task'], "no task 'no_such_task'; known: push_t"),
+    (['perception', '--task', 'no_such_task'], "no task 'no_such_task'; known: gym_pusht, "),
     (['perception', '--camera-size', 'big'], "--camera-size is 'big'"),
 ])
 def test_bad_options_are_one_clear_line(arguments, message):

@@ -132,8 +132,8 @@ def test_ctrl_c_during_the_start_ends_every_process_within_5_s(command, after):
 
 
 @pytest.mark.parametrize('arguments, said', [
-    (('--task', 'push_q'), "no task 'push_q'; known: push_t"),
-    (('--station', 'lab_z'), "no station 'lab_z'; known: panda_sim, yam_bimanual_sim"),
+    (('--task', 'push_q'), "no task 'push_q'; known: gym_pusht, "),
+    (('--station', 'lab_z'), "no station 'lab_z'; known: gym, panda_sim, yam_bimanual_sim"),
     (('--station', '/nowhere/lab.yaml'), '/nowhere/lab.yaml: no such station file'),
     (('--stations', '0'), 'the number of stations is 0; expected 1 to 64'),
     (('--real-time-factor', '-1'), 'real_time_factor'),
