@@ -44,9 +44,9 @@ from enpire_bringup.actions import BlockingActionServer, call_service  # noqa: E
 from enpire_bringup.domain_locks import DomainReservation  # noqa: E402
 from enpire_bringup.paths import share_directory  # noqa: E402
 from enpire_bringup.process_runner import StationProcesses  # noqa: E402
-from enpire_bringup.station_node import LATCHED_QOS, STATE_QOS  # noqa: E402
+from enpire_bringup.station_node import HISTORY_QOS, LATCHED_QOS, STATE_QOS  # noqa: E402
 from enpire_msgs.action import Reset, RunCampaign  # noqa: E402
-from enpire_msgs.msg import Verdict  # noqa: E402
+from enpire_msgs.msg import AgentEvent, Verdict  # noqa: E402
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(240)]
 
@@ -89,6 +89,26 @@ def write_recipe(folder, act):
                 {act}
         '''))
     return folder
+
+
+def write_agent(folder, key_variable=''):
+    """A settings file whose codex is a script that thinks for a moment and lets the arm point ahead."""
+    program = folder / 'bin' / 'codex'
+    program.parent.mkdir()
+    program.write_text(f'''#!/bin/bash
+        sleep 2
+        sed -i "s/raise RuntimeError.*/{AHEAD}/" policy.py
+        echo '{{"type": "thread.started", "thread_id": "t1"}}'
+        echo '{{"type": "item.completed", "item": {{"id": "1", "type": "agent_message",
+            "text": "Hypothesis: An arm ahead earns the reward."}}}}' | tr -d '\\n'; echo
+        echo '{{"type": "turn.completed", "usage": {{"input_tokens": 1000, "cached_input_tokens": 600,
+            "output_tokens": 50, "reasoning_output_tokens": 20}}}}' | tr -d '\\n'; echo
+    ''')
+    program.chmod(0o755)
+    file = folder / 'agent.yaml'
+    reach = f'key_variable: {key_variable}' if key_variable else 'endpoint: http://127.0.0.1:9'
+    file.write_text(f'name: codex\nprogram: {program}\n{reach}\n')
+    return str(file)
 
 
 def change(text, pattern, new):
@@ -394,6 +414,30 @@ def test_a_campaign_improves_tells_a_second_station_and_reports(shared_station, 
     assert page.count('data:video/mp4;base64,') >= 1
 
 
+def test_a_coding_agent_improves_a_recipe_while_the_station_tries_the_best_one(shared_station, tmp_path):
+    station, client, task = shared_station
+    write_recipe(task / 'recipe', CRASH)
+    said, heard = [], client.node.create_subscription(AgentEvent, 'agent_events', lambda event: said.append(event),
+                                                      HISTORY_QOS)
+    result = client.run_campaign(RunCampaign.Goal(
+        campaign='agent', researcher=write_agent(tmp_path), max_iterations=1, search_trials=2, gate_trials=2),
+        timeout=150)
+    client.node.destroy_subscription(heard)
+    assert result.success, result.message
+    state = read_campaign(station.runs / 'agent' / station.name / 'campaign.json')
+    iteration, = state.iterations
+    assert (iteration.state, iteration.hypothesis) == ('kept', 'An arm ahead earns the reward.')
+    assert (state.researcher, state.gate.passed, state.tokens_to_success) == ('codex', True, 1050)
+    assert [(turn.cached_tokens, turn.reasoning_tokens) for turn in state.turns] == [(600, 20)]
+    # The robot was not idle while it thought: the starting recipe has trials of the search, too.
+    kinds = [line['kind'] for line in ledger_of(station, 'agent').verify() if line['recipe'] == state.baseline.recipe]
+    assert set(kinds) == {'baseline', 'search'}
+    of_campaign = [event for event in said if event.campaign == 'agent']
+    assert {event.researcher for event in of_campaign} == {'codex'}
+    assert any(event.kind == 'researcher' and 'An arm ahead' in event.text for event in of_campaign)
+    assert sum(event.input_tokens + event.output_tokens for event in of_campaign) == 1050
+
+
 def test_hold_stops_between_trials_and_cancel_ends_a_campaign_that_can_be_resumed(shared_station):
     station, client, _ = shared_station
     # A recipe that always succeeds would be raced for long.
@@ -442,6 +486,7 @@ def test_what_makes_no_sense_is_refused_with_its_reason_and_the_station_stays_us
         assert not response.accepted and 'no peer has announced a recipe yet' in response.message
         for changes, said in (({'recipe': str(tmp_path)}, 'no policy.py there'), ({'campaign': '../up'}, 'no plain name'),
                               ({'researcher': 'oracle'}, "no researcher 'oracle'; known: builtin"),
+                              ({'researcher': write_agent(tmp_path, 'ENPIRE_NO_SUCH_KEY')}, 'no key and no login'),
                               ({'goal': 1.5}, 'goal is 1.5')):
             result = client.run_campaign(RunCampaign.Goal(**{'campaign': 'c', **changes}), timeout=30)
             assert not result.success and said in result.message, result.message
