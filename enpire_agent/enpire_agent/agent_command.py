@@ -35,8 +35,13 @@ def write_command(folder: Path, place: Place, task: str) -> Path:
 
 
 def needed_files(results: Path) -> tuple[Path, ...]:
-    """What the command reads of this machine: Python's and ROS's search paths, but none that `results` lies in."""
+    """What the command reads of this machine: Python's and ROS's search paths.
+
+    Not the current folder, which Python puts there, and none that `results` or somebody's home folder lie in.
+    """
     listed = [*sys.path, *(path for name in ('AMENT_PREFIX_PATH', 'LD_LIBRARY_PATH', 'FASTDDS_DEFAULT_PROFILES_FILE')
                            for path in os.environ.get(name, '').split(os.pathsep))]
     found = dict.fromkeys(Path(path).resolve() for path in listed if path and Path(path).exists())
-    return tuple(path for path in found if not results.resolve().is_relative_to(path))
+    private = results.resolve(), Path.home().resolve()
+    return tuple(path for path in found
+                 if path != Path.cwd() and not any(folder.is_relative_to(path) for folder in private))

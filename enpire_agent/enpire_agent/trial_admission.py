@@ -66,8 +66,8 @@ class TrialAdmission:
             raise TrialRefused(f"a trial of kind '{kind}' is one that a campaign asks for (./enpire campaign); whoever "
                                f"else wants a trial gets one of kind '{MANUAL}'")
         if ticket:
-            raise TrialRefused(f"the campaign {ticket['campaign']} runs here and has the station for itself: it tries what "
-                               'its researcher edits. Wait for its end, or cancel it')
+            raise TrialRefused(f"the campaign {ticket['campaign']} runs here and has the station for itself: it tries "
+                               'what its researcher edits. Wait for its end, or cancel it')
         held = StationHold(self._directory / HOLD).reason
         if held:
             raise TrialRefused(f'the station is held: {held}; ./enpire resume lets it go on')

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from recorded_campaign import record_campaign
@@ -42,7 +43,13 @@ def test_it_works_in_a_tool_that_reaches_the_campaign_and_its_copy_only(place, t
     assert done.stderr.lower().count('permission denied') == 2, 'other stations, and writing the ledger'
 
 
-def test_what_the_command_needs_never_has_the_results_in_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, 'path', [*sys.path, str(tmp_path), '', '/nowhere'])
+def test_what_the_command_needs_is_neither_results_nor_a_home_nor_the_current_folder(tmp_path, monkeypatch):
+    for name in ('home', 'here', 'packages'):
+        (tmp_path / name).mkdir()
+    monkeypatch.setenv('HOME', str(tmp_path / 'home'))
+    monkeypatch.chdir(tmp_path / 'here')
+    folders = [tmp_path, tmp_path / 'home', tmp_path / 'here', tmp_path / 'packages']
+    monkeypatch.setattr(sys, 'path', [*map(str, folders), '', '/', '/nowhere'])
     needed = needed_files(tmp_path / 'runs' / 'c')
-    assert tmp_path not in needed and all(path.exists() for path in needed)
+    assert tmp_path / 'packages' in needed and not {*folders[:3], Path('/')} & set(needed)
+    assert all(path.exists() for path in needed)
