@@ -123,7 +123,8 @@ class Library:
         if not self._index.exists():
             raise PapersError(f'{self.folder} has no index yet: {reason}; type `enpire papers` as somebody who may '
                               'write there')
-        return Refreshed(stale=reason)
+        known = self._ask('SELECT file, size, changed FROM documents', lambda row: (row[0], row[1:]))
+        return Refreshed(stale='' if dict(known) == dict(self._files()) else reason)
 
     def _refresh(self) -> Refreshed:
         with closing(self._connection()) as index:

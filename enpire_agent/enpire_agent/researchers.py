@@ -8,6 +8,7 @@ from pathlib import Path
 from enpire_agent.agent_programs import AGENTS, agent_home, make_agent
 from enpire_agent.agent_researcher import AgentResearcher
 from enpire_agent.coding_agent import AgentSettings, read_agent_settings
+from enpire_agent.papers import library_folder
 from enpire_agent.researcher import BuiltinResearcher, Researcher
 from enpire_bringup.configuration import ConfigurationError, read_yaml
 from enpire_bringup.environment import package_folder
@@ -67,5 +68,5 @@ def make_researcher(choice: ResearcherChoice, task: Task, *, runs: Path, station
             'and start the station again')
     sources = [folder for name in _SOURCES if (folder := package_folder(name))]
     # In the campaign's folder: who begins a campaign anew begins a new conversation as well.
-    return AgentResearcher(agent, directory / 'agent' / choice.name, readable=(task.directory, *sources),
-                           task=str(task.directory))
+    return AgentResearcher(agent, directory / 'agent' / choice.name, task=str(task.directory),
+                           readable=(task.directory, library_folder(), *sources))

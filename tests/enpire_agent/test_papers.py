@@ -18,6 +18,7 @@ from enpire_agent.arxiv import ArxivError, search_arxiv
 from enpire_agent.cli import main
 from enpire_agent.papers import Library, PapersError, markdown_text
 from enpire_agent.pdf_text import read_pdf
+from enpire_bringup.program_confinement import landlock_version
 
 
 def pdf(*pages, title='', compress=False):
@@ -142,6 +143,25 @@ def test_two_processes_may_index_at_once(folder):
     with papers._held(folder / papers._LOCK, 1.0):
         stale = Library(folder).refresh(busy=0.0)
     assert 'another process' in stale.stale and len(Library(folder).search('common', 50)) == 20
+
+
+@pytest.mark.skipif(not landlock_version(), reason='the kernel has no Landlock')
+def test_whoever_may_only_read_the_folder_searches_the_index_there_is(folder):
+    code = ('import sys; from enpire_agent.cli import main; from enpire_bringup.program_confinement import confine\n'
+            'confine([*filter(None, sys.path), sys.argv[1]], ())\n'
+            'main(["papers", "friction", "--library", sys.argv[1]])')
+
+    def search():
+        return subprocess.run([sys.executable, '-c', code, folder], capture_output=True, text=True, timeout=60)
+
+    said = search().stderr
+    assert 'has no index yet' in said and 'as somebody who may write there' in said
+    Library(folder).refresh()
+    searched = search()
+    assert 'Pushing a block' in searched.stdout and searched.stderr == ''
+    (folder / 'new.md').write_text('more friction')
+    searched = search()
+    assert 'Pushing a block' in searched.stdout and 'may be behind' in searched.stderr
 
 
 def test_a_broken_index_is_made_anew(folder):

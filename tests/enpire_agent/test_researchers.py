@@ -115,3 +115,9 @@ def test_a_name_stays_and_a_file_is_found_from_any_folder(tmp_path):
     assert researcher_name('codex', tmp_path) == 'codex'
     assert researcher_name('', tmp_path) == ''
     assert researcher_name('mine.yaml', tmp_path) == str(tmp_path / 'mine.yaml')
+
+
+def test_an_agent_may_read_the_stations_papers(make, settings_file, tmp_path, monkeypatch):
+    monkeypatch.setenv('A_KEY_FOR_TESTS', 'not a key')
+    monkeypatch.setenv('ENPIRE_PAPERS', str(tmp_path / 'papers'))
+    assert tmp_path / 'papers' in make(read_researcher(str(settings_file)))._readable
