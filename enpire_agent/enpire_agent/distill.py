@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Iterable, Sequence
+from typing import Callable, Iterable, Mapping, Sequence
 
 from enpire_agent.agent_retries import turn_with_retries
 from enpire_agent.agent_turn import DONE, Tokens, TurnResult
@@ -66,14 +66,14 @@ def find(directory: Path | str) -> Findings:
     recipes = [recipe for recipe in campaign_history(directory) if recipe.decision != 'start']
     ideas = [recipe for recipe in recipes if recipe.decision in ('keep', 'revert')
              and not recipe.origin.startswith('adopt:')]
-    before = {iteration.commit: iteration.before for run in runs for iteration in run.state.iterations}
-    kept = [_idea_line(recipe, before.get(recipe.commit, '')) for recipe in ideas if recipe.decision == 'keep']
-    adopted = [_idea_line(recipe) for recipe in recipes
+    ended = {iteration.commit: _failures(iteration.outcomes) for run in runs for iteration in run.state.iterations}
+    kept = [_idea_line(recipe, ended) for recipe in ideas if recipe.decision == 'keep']
+    adopted = [_idea_line(recipe, ended) for recipe in recipes
                if recipe.decision == 'adopt' or recipe.origin.startswith('adopt:') and recipe.decision == 'keep']
     return Findings(
         _head(directory.name, runs),
         (('What helped, the oldest first', _KEPT, tuple(kept)),
-         ('What did not', _REVERTED, tuple(_reverted_lines(ideas))),
+         ('What was not kept', _REVERTED, tuple(_reverted_lines(ideas, ended))),
          ('What stations took over from each other', _ADOPTED, tuple(dict.fromkeys(adopted))),
          ("Ideas of the task's library that nobody tried", _UNTRIED,
           tuple(_untried(runs[0].state.settings.task, recipes))),
@@ -146,10 +146,9 @@ def _head(name: str, runs: Sequence[StationRun]) -> str:
     if baseline is not None:
         said.append(f'- Starting recipe on fresh seeds: {_rate(baseline.successes, baseline.trials)}.')
     if best is not None:
-        failed = ', '.join(f'{count} {outcome}' for outcome, count in best.gate.outcomes.items() if outcome != SUCCESS)
         of = best.state.best
         said.append(f'- Best recipe on fresh seeds: {_rate(best.gate.successes, best.gate.trials)}'
-                    + (f' ({failed})' if failed else '') + (f'; method `{_line(of.method)}`.' if of else '.'))
+                    f'{_failures(best.gate.outcomes)}' + (f'; method `{_line(of.method)}`.' if of else '.'))
     elif all(run.state.best is None or not run.state.best.iteration for run in runs):
         said.append('- No idea was better than the starting recipe.')
     else:
@@ -164,14 +163,23 @@ def _objective(task: str) -> list[str]:
         return []      # a folder elsewhere
 
 
-def _idea_line(recipe: RecipeCommit, before: str = '') -> str:
-    before = f'; the best recipe then {before}' if before else ''
-    reason = f'; {_line(recipe.reason, 120)}' if recipe.reason else ''
+def _failures(outcomes: Mapping[str, int]) -> str:
+    failed = ', '.join(f'{count} {outcome}' for outcome, count in outcomes.items() if outcome != SUCCESS)
+    return f' ({failed})' if failed else ''
+
+
+def _reason(recipe: RecipeCommit, most: int) -> str:
+    """Why it was decided so, without the figures of its own with which a reason begins."""
+    said = recipe.reason.removeprefix(f'{recipe.successes} of {recipe.trials}').lstrip(',: ')
+    return f'; {_line(said, most)}' if said else ''
+
+
+def _idea_line(recipe: RecipeCommit, ended: Mapping[str, str]) -> str:
     return (f'- {_line(recipe.hypothesis)} [`{_line(recipe.method, 40)}`, {_rate(recipe.successes, recipe.trials)}'
-            f'{before}{reason}; {_line(recipe.station, 30)} {recipe.commit[:8]}]')
+            f'{ended.get(recipe.commit, "")}{_reason(recipe, 120)}; {_line(recipe.station, 30)} {recipe.commit[:8]}]')
 
 
-def _reverted_lines(ideas: Iterable[RecipeCommit]) -> list[str]:
+def _reverted_lines(ideas: Iterable[RecipeCommit], ended: Mapping[str, str]) -> list[str]:
     """Reverted ideas by family, the family with most of them first; the same one of several stations together."""
     families: dict[str, dict[str, list[RecipeCommit]]] = {}
     for recipe in ideas:
@@ -182,8 +190,8 @@ def _reverted_lines(ideas: Iterable[RecipeCommit]) -> list[str]:
         lines.append(f'- `{_line(family, 40)}`:')
         for hypothesis, recipes in found.items():
             trials, successes = sum(r.trials for r in recipes), sum(r.successes for r in recipes)
-            reason = f'; {_line(recipes[-1].reason, 90)}' if recipes[-1].reason else ''
-            lines.append(f'  - {_line(hypothesis, 180)} [{_rate(successes, trials)}{reason}]')
+            lines.append(f'  - {_line(hypothesis, 180)} [{_rate(successes, trials)}{ended.get(recipes[-1].commit, "")}'
+                         f'{_reason(recipes[-1], 90)}]')
     return lines
 
 

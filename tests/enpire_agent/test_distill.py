@@ -26,9 +26,9 @@ def test_a_campaign_is_told_on_a_page_with_its_figures(recorded):
     assert 'found out about push_t' in page and 'Push the T block' in page and f'`{"e" * 12}`' in page
     assert '- Starting recipe on fresh seeds: ' in page and '- Best recipe on fresh seeds: ' in page
     assert ' of 20, 95 % interval ' in page
-    helped, did_not = page.partition('## What helped')[2].split('## What did not')
+    helped, did_not = page.partition('## What helped')[2].split('## What was not kept')
     assert helped.count('Pushing slower') == 3      # of station_1 both, for nobody was there to learn from
-    assert '`method_2`' in did_not and '3 trials told so' in did_not
+    assert '`method_2`' in did_not and '3 trials told so' in did_not and 'TIMEOUT' in did_not
     assert '[`slow_pushes`]' in page.partition('that nobody tried')[2]
     assert 'station_2' in page.partition('took over from each other')[2]
 
