@@ -63,6 +63,21 @@ def test_while_a_researcher_thinks_the_best_recipe_is_tried_and_that_counts_in_t
     assert any('trials of the best recipe while slow was thinking' in text for _, _, text, _ in recorder.events)
 
 
+@pytest.mark.parametrize('most, trials', [(100, 6), (0, 0)])
+def test_the_time_of_trials_while_a_researcher_thinks_is_robot_time(slow, most, trials):
+    splits = []
+
+    def until(world, context):
+        splits.append(world.campaign.time_split.totals)
+        return searched(world) >= trials and len(splits) > 40
+
+    campaign, world, _, _ = slow(until, trials_while_thinking=most)
+    world.campaign = campaign
+    campaign.run()
+    running, thinking = (splits[-1][what] - splits[0][what] for what in ('running', 'thinking'))
+    assert (running > 0) == bool(most) and thinking > 0
+
+
 def test_the_best_recipe_gets_no_more_trials_than_asked_for(slow):
     waits = []
 
