@@ -130,7 +130,7 @@ class AgentResearcher:
             result = self._agent.turn(
                 prompt, self._copy, session, on_event=hear, cancelled=context.cancelled,
                 environment={'PATH': f'{self._commands}{os.pathsep}{os.environ.get("PATH", os.defpath)}'},
-                reach=Reach(readable=(campaign, *needed_files(campaign), *self._readable)))
+                reach=Reach(readable=(campaign, self._commands, *needed_files(campaign), *self._readable)))
             self._spend(context, result.tokens - spent)
             context.turn_ended(result)
             return result

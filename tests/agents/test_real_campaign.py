@@ -60,6 +60,9 @@ def test_three_iterations_with_a_kill_in_between_keep_what_helps_and_count_every
         'Leading the contact compensates the delay.']
     assert [iteration.origin for iteration in state.iterations] == [f'{name}:{n}' for n in (1, 2, 3)]
     assert 'lead: 0.01' in (directory / 'recipe' / 'recipe.yaml').read_text()
+    # The agent's tools have the station's verbs, about this campaign.
+    seen = str(model.requests[-1].body)
+    assert all(said in seen for said in ('c/station_1: ', 'older ones)', 'have the same files', 'trials succeeded')), seen
     # One conversation, in which the agent was told what came of its edits; tokens as the model reported them.
     assert 'You are the researcher' in str(model.requests[-1].body) and 'reverted' in str(model.requests[-1].body)
     assert (state.input_tokens, state.output_tokens) == (model.usage().input, model.usage().output)
