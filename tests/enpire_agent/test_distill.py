@@ -12,6 +12,7 @@ from enpire_agent.cli import main
 from enpire_agent.coding_agent import AgentSettings
 from enpire_agent.distill import CORRECTIONS, DistillError, distill, distill_by_agent
 from enpire_agent.knowledge import LONGEST, give_knowledge, given_knowledge, read_knowledge
+from enpire_agent.recipe_repository import RecipeRepository
 from enpire_agent.researcher import BuiltinResearcher, Context, Tried
 from enpire_bringup.configuration import ConfigurationError
 
@@ -43,7 +44,7 @@ def test_a_page_stays_short_and_says_what_it_leaves_out(tmp_path):
 
 
 def test_the_commits_of_a_campaign_and_the_notes_in_its_best_recipe_are_read(make_campaign, monkeypatch, capsys):
-    campaign, station, _ = make_campaign(max_iterations=4)
+    campaign, station, _ = make_campaign(max_iterations=2)
     state = campaign.run()
     kept = next(iteration for iteration in state.iterations if iteration.state == 'kept')
     work_tree = campaign.directory / 'recipe'
@@ -124,7 +125,7 @@ def test_an_agent_that_cannot_says_why(recorded, tmp_path):
 # --- given to a campaign ---
 
 
-def test_an_agent_is_told_once_what_an_earlier_campaign_found_out(make_campaign, tmp_path):
+def test_an_agent_is_told_once_what_an_earlier_campaign_found_out(recipe, tmp_path):
     class Agent(Writer):
         settings = AgentSettings()
 
@@ -136,8 +137,10 @@ def test_an_agent_is_told_once_what_an_earlier_campaign_found_out(make_campaign,
             return TurnResult(DONE, text='Hypothesis: It helps.', session='s1')
 
     agent = Agent()
+    work_tree = RecipeRepository.open_or_create(tmp_path / 'runs' / 'c' / 's' / 'recipe', 's', recipe).work_tree
     researcher = AgentResearcher(agent, tmp_path / 'workspace', knowledge='Push {gently}.\n')
-    make_campaign(researcher=researcher, max_iterations=2)[0].run()
+    for _ in range(2):
+        assert researcher.propose(Context(work_tree, 'push_t', 'e' * 64, (0.1, 0.5))).hypothesis == 'It helps.'
     first, second = agent.asked
     assert 'Push {gently}.' not in second
     assert first.index('You are the researcher') < first.index('Push {gently}.') < first.index('Make the next edit')
