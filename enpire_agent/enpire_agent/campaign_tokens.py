@@ -12,7 +12,8 @@ def tokens_text(state: CampaignState) -> str:
     """One line for a terminal; '' where no model was asked."""
     if not state.tokens:
         return ''
-    parts = [f'{count_text(state.tokens)} tokens in {len(state.turns)} turns: {count_text(state.input_tokens)} input '
+    turns = f"{len(state.turns)} turn{'s' if len(state.turns) != 1 else ''}"
+    parts = [f'{count_text(state.tokens)} tokens in {turns}: {count_text(state.input_tokens)} input '
              f'({count_text(state.cached_tokens)} cached), {count_text(state.output_tokens)} output '
              f'({count_text(state.reasoning_tokens)} reasoning)',
              f'{token_utilization(state.tokens, state.time_split):.0f} a minute (MTU)']

@@ -249,7 +249,7 @@ class Supervisor(StationNode):
         status.elapsed, status.remaining = sum(split.values()), campaign.remaining
         status.robot_utilization = robot_utilization(split)
         status.token_utilization = token_utilization(state.tokens, split)
-        status.message = (f'{campaign.thinker} thinks; meanwhile the best recipe is tried: {best.trials} trials'
+        status.message = (f'{campaign.thinker} thinks; {len(best.results)} trials of the best recipe on search seeds'
                           if campaign.thinker else progress_text(state))
         if campaign.hold_reason:
             status.message = f'{campaign.hold_reason}; {WAY_OUT}'
