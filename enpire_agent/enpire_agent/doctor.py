@@ -72,7 +72,7 @@ def examine(station: str, task: str, view_port: int, domain_states: Iterable[dic
         clocks(_clock_state(), jitter),
         *_guarded('machine', _machine), shared_memory(_free_bytes(Path('/dev/shm'))),
         *_guarded('isolation', lambda: [isolation(isolation_of_a_program())]),
-        git(git_version()), *_guarded('coding agents', lambda: _agents(states))]
+        git(git_version()), *_guarded('coding agents', lambda: _agents(states, station))]
     for state in states:
         findings += _guarded('cameras', lambda state=state: [running_cameras(state)])
     if not states:
@@ -460,12 +460,15 @@ def _nodes_in(domain_id: int) -> list[str]:
             if not name.startswith(('enpire_client_', '_'))]
 
 
-def _agents(states: list[dict]) -> list[Finding]:
+def _agents(states: list[dict], station: str) -> list[Finding]:
     from enpire_agent.agent_programs import agent_findings
+    from enpire_agent.researchers import read_researcher
     from enpire_bringup.paths import runs_directory
+    from enpire_bringup.station import load_station
 
+    wanted = read_researcher(load_station(station).researcher)
     stations = [state['namespace'].strip('/') for state in states] or ['station_1']
-    return agent_findings(runs_directory(), stations[0])
+    return agent_findings(runs_directory(), stations[0], wanted.name, wanted.settings)
 
 
 def _machine() -> list[Finding]:
