@@ -41,7 +41,21 @@ def needed_files(results: Path) -> tuple[Path, ...]:
     """
     listed = [*sys.path, *(path for name in ('AMENT_PREFIX_PATH', 'LD_LIBRARY_PATH', 'FASTDDS_DEFAULT_PROFILES_FILE')
                            for path in os.environ.get(name, '').split(os.pathsep))]
-    found = dict.fromkeys(Path(path).resolve() for path in listed if path and Path(path).exists())
+    found = dict.fromkeys([*(Path(path).resolve() for path in listed if path and Path(path).exists()),
+                           *_linked_folders()])
     private = results.resolve(), Path.home().resolve()
     return tuple(path for path in found
                  if path != Path.cwd() and not any(folder.is_relative_to(path) for folder in private))
+
+
+def _linked_folders() -> list[Path]:
+    """Folders that a symlink install of the messages leads to: colcon leaves the libraries in its build folder."""
+    from ament_index_python.packages import PackageNotFoundError, get_package_prefix
+
+    try:
+        prefix = Path(get_package_prefix('enpire_msgs'))
+    except PackageNotFoundError:
+        return []
+    files = [Path(place, name) for place, _, names in os.walk(prefix) for name in names
+             if name.endswith(('.py', '.so'))]
+    return sorted({file.resolve().parent for file in files if file.is_symlink() and file.exists()})

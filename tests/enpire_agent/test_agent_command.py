@@ -53,3 +53,13 @@ def test_what_the_command_needs_is_neither_results_nor_a_home_nor_the_current_fo
     needed = needed_files(tmp_path / 'runs' / 'c')
     assert tmp_path / 'packages' in needed and not {*folders[:3], Path('/')} & set(needed)
     assert all(path.exists() for path in needed)
+
+
+def test_messages_can_be_used_where_the_installation_is_links_into_the_build_folder(place):
+    campaign = place.directory.parent
+    places = {'readable': [sys.prefix, sys.base_prefix, *map(str, needed_files(campaign))], 'writable': [], 'hidden': []}
+    program = 'from enpire_msgs.srv import Hold; Hold.Request.__import_type_support__(); print("there")'
+    done = subprocess.run([sys.executable, '-I', '-S', bound_command.__file__, str(os.getpid()), json.dumps(places),
+                           sys.executable, '-B', '-c', program], env={**os.environ, 'PYTHONPATH': ':'.join(sys.path)},
+                          cwd='/', timeout=60, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert done.stdout == 'there\n', done
