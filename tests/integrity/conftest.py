@@ -71,7 +71,7 @@ def campaign(tmp_path_factory) -> CheatedCampaign:
         _run_station(runs / 'c' / name, task, manifest.env_hash)
         keep_manifest(runs / 'c' / name, manifest)
         repository = RecipeRepository.open_or_create(runs / 'c' / name / 'recipe', name, task.recipe)
-        (runs / 'c' / name / 'recipe' / 'notes').mkdir()
+        (runs / 'c' / name / 'recipe' / 'notes').mkdir(exist_ok=True)
         (runs / 'c' / name / 'recipe' / 'notes' / 'tried.md').write_text('Pushing slower helped.\n')
         commit = repository.commit('Push slower', {'Decision': 'keep', 'Trials': 6, 'Successes': 3})
         repository.push(str(runs / 'c' / 'remote.git'), 'c')
