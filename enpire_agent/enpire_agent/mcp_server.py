@@ -6,7 +6,6 @@ have no titles. What an answer leaves out is asked for with `everything`.
 
 from __future__ import annotations
 
-import importlib.util
 from typing import Callable, Literal
 
 from enpire_agent import agent_verbs
@@ -85,10 +84,7 @@ def _verbs(place: Place) -> list[Callable]:
         """Add a line to the recipe's notes; without text: read them."""
         return (agent_verbs.note(place, text) if text else agent_verbs.notes(place)).text
 
-    verbs = [records, frames, score, trial, train, peers, diff, adopt, note]
-    if importlib.util.find_spec('enpire_agent.papers') is not None:
-        verbs.append(papers)
-    return verbs
+    return [records, frames, score, trial, train, peers, diff, adopt, note, papers]
 
 
 def papers(query: str, count: int = 5) -> str:

@@ -12,7 +12,7 @@ pytest.importorskip('mcp', reason='optional: python -m pip install --no-deps -r 
 import anyio                                            # noqa: E402
 from mcp import Client, StdioServerParameters           # noqa: E402
 
-VERBS = {'records', 'frames', 'score', 'trial', 'train', 'peers', 'diff', 'adopt', 'note'}
+VERBS = {'records', 'frames', 'score', 'trial', 'train', 'peers', 'diff', 'adopt', 'note', 'papers'}
 
 
 @pytest.fixture(scope='module')
@@ -20,12 +20,15 @@ def asked(tmp_path_factory):
     """(tools by name, results by call) of one conversation with a server in a copy of a recipe."""
     directory = record_campaign(tmp_path_factory.mktemp('runs') / 'c', decisions=('keep',) * 3) / 'station_1'
     film(directory / 'trials' / 'station_1-00007', frames=6)
+    (directory.parents[1] / 'papers').mkdir()
+    (directory.parents[1] / 'papers' / 'pushing.md').write_text('# Planar pushing\n\nThe limit surface bounds friction.\n')
     copy = directory / 'agent' / 'recipe'
     copy.mkdir(parents=True)
     (copy / 'policy.py').write_text('class Policy:\n    pass\n')
     (copy / 'recipe.yaml').write_text('method: push\n')
     calls = {'records': {'count': 3}, 'frames': {'count': 4}, 'score': {}, 'diff': {}, 'peers': {},
-             'note': {'text': 'Pushing slower helps'}, 'trial': {'seed': 7}, 'train': {}}
+             'note': {'text': 'Pushing slower helps'}, 'trial': {'seed': 7}, 'train': {},
+             'papers': {'query': 'limit surface'}}
     server = StdioServerParameters(
         command=sys.executable, args=['-m', 'enpire_agent.cli', 'mcp'], cwd=copy,
         env={**os.environ, 'ENPIRE_RUNS': str(directory.parents[1])})
@@ -55,6 +58,7 @@ def test_answers_are_those_of_the_command(asked):
     assert text_of(results['records']).splitlines()[0].startswith('c/station_1: 52 trials')
     assert 'of 52 trials succeeded' in text_of(results['score'])
     assert 'new recipe.yaml' in text_of(results['diff']) and 'no peer' in text_of(results['peers'])
+    assert 'Planar pushing, p. 1' in text_of(results['papers'])
     assert 'Pushing slower helps' in (copy / 'notes' / 'journal.md').read_text()
 
 
