@@ -36,6 +36,8 @@ def add_verbs(verbs) -> None:
     campaign.add_argument('--name', default='', help='default: campaign- and the date')
     campaign.add_argument('--recipe', default='', metavar='FOLDER', help="to start from; default: the task's own")
     campaign.add_argument('--researcher', default='', metavar='NAME', help=RESEARCHER_HELP)
+    campaign.add_argument('--knowledge', default='', metavar='FILE',
+                          help='what an earlier campaign found out, for the researcher: enpire distill')
     campaign.add_argument('--minutes', type=float, default=0.0, metavar='M', help='of wall time; 0: no limit')
     campaign.add_argument('--trials', type=_count, default=0, metavar='N', help='in all; 0: no limit')
     campaign.add_argument('--tokens', type=_token_count, default=0, metavar='N',
@@ -192,6 +194,9 @@ def _station(options, namespace: str, domain: int, progress):
 def run_campaign(options) -> int:
     from enpire_agent.campaign_progress import Progress, run_shown
     from enpire_agent.cli_station import connect
+    from enpire_agent.knowledge import give_knowledge
+    from enpire_agent.recipe_remote import check_campaign_name
+    from enpire_bringup.paths import runs_directory
     from enpire_msgs.action import RunCampaign
 
     name = options.name or f'campaign-{time.strftime("%Y%m%d-%H%M%S")}'
@@ -200,6 +205,9 @@ def run_campaign(options) -> int:
         researcher=researcher_argument(options.researcher), max_iterations=options.iterations,
         max_trials=options.trials, max_duration=60.0 * options.minutes, max_tokens=options.tokens, search_trials=options.search_trials,
         gate_trials=options.gate_trials, goal=options.goal)
+    if options.knowledge:
+        check_campaign_name(name)
+        give_knowledge(options.knowledge, runs_directory() / name)
     progress = Progress()
     progress.say(f'campaign {name}; the same command with --name {name} resumes it')
     with connect(options.namespace) as client:

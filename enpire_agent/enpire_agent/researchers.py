@@ -8,6 +8,7 @@ from pathlib import Path
 from enpire_agent.agent_programs import AGENTS, agent_home, make_agent
 from enpire_agent.agent_researcher import AgentResearcher
 from enpire_agent.coding_agent import AgentSettings, read_agent_settings
+from enpire_agent.knowledge import given_knowledge
 from enpire_agent.papers import library_folder
 from enpire_agent.researcher import BuiltinResearcher, Researcher
 from enpire_bringup.configuration import ConfigurationError, read_yaml
@@ -58,8 +59,9 @@ def make_researcher(choice: ResearcherChoice, task: Task, *, runs: Path, station
 
     Raises ConfigurationError where it cannot work here: its program or its key is missing.
     """
+    knowledge = given_knowledge(directory.parent)
     if choice.name == BuiltinResearcher.name:
-        return BuiltinResearcher(task.ideas, task)
+        return BuiltinResearcher(task.ideas, task, knowledge.families)
     agent = make_agent(choice.name, choice.settings, agent_home(runs, station, choice.name))
     if not (choice.settings.endpoint or agent.key()[1] or agent.has_login()):
         variable = choice.settings.key_variable or agent.key_variables[0]
@@ -69,4 +71,4 @@ def make_researcher(choice: ResearcherChoice, task: Task, *, runs: Path, station
     sources = [folder for name in _SOURCES if (folder := package_folder(name))]
     # In the campaign's folder: who begins a campaign anew begins a new conversation as well.
     return AgentResearcher(agent, directory / 'agent' / choice.name, task=str(task.directory),
-                           readable=(task.directory, library_folder(), *sources))
+                           knowledge=knowledge.text, readable=(task.directory, library_folder(), *sources))

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from enpire_agent.agent_programs import AGENTS
+from enpire_agent.knowledge import family_table, give_knowledge
 from enpire_agent.researcher import BuiltinResearcher
 from enpire_agent.researchers import choose_researcher, make_researcher, read_researcher
 from enpire_bringup.configuration import ConfigurationError
@@ -121,3 +122,13 @@ def test_an_agent_may_read_the_stations_papers(make, settings_file, tmp_path, mo
     monkeypatch.setenv('A_KEY_FOR_TESTS', 'not a key')
     monkeypatch.setenv('ENPIRE_PAPERS', str(tmp_path / 'papers'))
     assert tmp_path / 'papers' in make(read_researcher(str(settings_file)))._readable
+
+
+@pytest.mark.parametrize('given', [True, False])
+def test_a_campaign_hands_on_the_knowledge_that_it_was_given(make, settings_file, tmp_path, monkeypatch, given):
+    monkeypatch.setenv('A_KEY_FOR_TESTS', 'not a key')
+    (tmp_path / 'told.md').write_text('Push gently.\n\n' + family_table({'path': (1, 2)}))
+    if given:
+        give_knowledge(tmp_path / 'told.md', tmp_path / 'runs' / 'c')
+    assert ('Push gently.' in make(read_researcher(str(settings_file)))._begin) is given
+    assert make(read_researcher('builtin'))._knowledge == ({'path': (1, 2)} if given else {})
