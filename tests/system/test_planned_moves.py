@@ -10,6 +10,7 @@ rclpy = pytest.importorskip('rclpy')
 from nav_msgs.msg import Path  # noqa: E402
 from rclpy.action import ActionClient  # noqa: E402
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor  # noqa: E402
+from rclpy.qos import QoSProfile, ReliabilityPolicy  # noqa: E402
 from sensor_msgs.msg import JointState  # noqa: E402
 
 from enpire_bringup.actions import call_action  # noqa: E402
@@ -18,7 +19,7 @@ from enpire_bringup.kinematics import quaternion_of, tool_down  # noqa: E402
 from enpire_bringup.domain_locks import DomainReservation  # noqa: E402
 from enpire_bringup.process_runner import StationProcesses  # noqa: E402
 from enpire_bringup.station import load_station, station_file  # noqa: E402
-from enpire_bringup.station_node import LATCHED_QOS, STATE_QOS  # noqa: E402
+from enpire_bringup.station_node import LATCHED_QOS  # noqa: E402
 from enpire_msgs.action import MoveArm, MoveGripper  # noqa: E402
 
 pytestmark = pytest.mark.system
@@ -40,7 +41,9 @@ class Client:
         self.news = threading.Condition()
         self.states = []
         self.paths = []
-        self.node.create_subscription(JointState, 'joint_states', self._on_state, STATE_QOS)
+        # Deep: this thread may not run for the seconds that a whole move takes, and none of its states may be missing.
+        every_state = QoSProfile(depth=20000, reliability=ReliabilityPolicy.RELIABLE)
+        self.node.create_subscription(JointState, 'joint_states', self._on_state, every_state)
         self.node.create_subscription(Path, 'planned_path', self._on_path, LATCHED_QOS)
         self.move_client = ActionClient(self.node, MoveArm, 'move_arm')
         self.grip_client = ActionClient(self.node, MoveGripper, 'gripper')
@@ -143,9 +146,12 @@ def test_two_arms_that_want_the_same_place_never_touch(at_home):
     assert back.success, back.message
     assert over.success or 'at the goal right_' in over.message
     bodies = CollisionModel(station.station)
-    states = np.array(station.states)
-    for arm in MIDDLE:      # the states show both of them on the way between home and the middle
-        assert np.ptp(states[:, station.station.arm_slice(arm)], axis=0).max() > 0.7
+
+    def moved(arm):      # from home to the middle or back
+        return np.ptp(np.array(station.states)[:, station.station.arm_slice(arm)], axis=0).max() > 0.7
+    with station.news:
+        assert station.news.wait_for(lambda: all(moved(arm) for arm in MIDDLE), 30.0), 'the states show both on their way'
+        states = np.array(station.states)
     assert min(bodies.arm_distance(q).distance for q in states[::5]) > station.station.safety.min_arm_distance
 
 
