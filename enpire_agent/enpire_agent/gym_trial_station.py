@@ -23,16 +23,13 @@ DISCOVERY = 10.0     # s of wall time for the world and this side to know of eac
 WORLD = 'gym_station'
 
 
-TOPICS = ('observation', 'verdict')
-
-
 class GymTrialStation(RecordedStation):
     """Implements `trial.TrialStation` with the topics of gym_station. The world waits for every action."""
 
     lockstep = True
 
     def __init__(self, node: StationNode):
-        super().__init__(node, dict.fromkeys(TOPICS, WORLD))
+        super().__init__(node, dict.fromkeys(('observation', 'verdict'), WORLD))
         self._episode: int | None = None
         self._shown: Observation | None = None
         self._verdict: Judgement | None = None
@@ -124,8 +121,7 @@ class GymTrialStation(RecordedStation):
 
     def _is_discovered(self) -> bool:
         return bool(self._actions.get_subscription_count()) and all(
-            any(entry.node_name == WORLD for entry in self._node.get_publishers_info_by_topic(
-                self._node.resolve_topic_name(topic))) for topic in TOPICS)
+            publisher.is_there for publisher in self._publishers.values())
 
     def _wait(self, there: Callable[[], bool], bound: float, outcome: str, what: str,
               again: Callable[[], None] = lambda: None) -> None:

@@ -42,9 +42,7 @@ class InProcessGym:
             step = self._world.step(target)
 
     def _episode(self, seed: int, step: GymStep, now: float) -> Episode:
-        limits = self._task.gym.measures
-        checks = tuple(Check(name, value > limits[name], value, limits[name], '')
-                       for name, value in step.measures.items())
+        checks = tuple(Check(*check, unit='') for check in self._task.gym.checks(step.measures))
         if step.success:
             outcome, reason = SUCCESS, "done by the environment's own measure"
         elif step.terminated:

@@ -13,7 +13,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotInTime
 
 import numpy as np
+from builtin_interfaces.msg import Time as Stamp
 from rclpy.serialization import deserialize_message
+from rclpy.time import Time
 from sensor_msgs.msg import Image
 
 from enpire_bringup.actions import BlockingActionServer, RunningGoal
@@ -22,14 +24,13 @@ from enpire_bringup.image_messages import fill_image
 from enpire_bringup.node_group import run_single
 from enpire_bringup.observation_messages import observation_message
 from enpire_bringup.publisher_identity import PublisherIdentity
-from enpire_bringup.station_node import IMAGE_QOS, STATE_QOS, StationNode
+from enpire_bringup.station_node import IMAGE_QOS, STATE_QOS, EnvironmentHash, StationNode
 from enpire_bringup.topics import VIEW_TOPIC
 from enpire_msgs.action import Reset
 from enpire_msgs.msg import Check, Observation, PolicyAction, ResetAttempt, Verdict
 
 SECOND = 1_000_000_000
 RESET_BOUND = 120.0     # s of wall time for the environment's own reset
-HASH_PERIOD = 1.0       # s of wall time between two looks at the files of the environment
 FRAME = 'view'
 
 
@@ -41,7 +42,7 @@ class GymStation(StationNode):
         self._period = round(SECOND / self.task.policy.rate)
         self._pace = self.station.real_time_factor
         self._episode, self._seed, self._stamp, self._due = 0, 0, 0, 0.0
-        self._hash, self._hash_time = '', 0.0
+        self._environment = EnvironmentHash(self)
         self._observations = self.create_publisher(Observation, 'observation', STATE_QOS)
         self._verdicts = self.create_publisher(Verdict, 'verdict', STATE_QOS)
         self._view = self.create_publisher(Image, VIEW_TOPIC, IMAGE_QOS)
@@ -79,7 +80,7 @@ class GymStation(StationNode):
     def _begin(self, seed: int) -> None:
         step = self._world.reset(seed)
         self._episode, self._seed = secrets.randbits(63), seed
-        self._hash_time = 0.0       # an episode begins with a look at the files
+        self._environment.read()       # an episode begins with a look at the files
         # Time that a world ran ahead of the clock is not taken back: every stamp is later than the one before.
         self._stamp = max(self._stamp + SECOND, self.get_clock().now().nanoseconds)
         self._due = time.monotonic()
@@ -113,51 +114,38 @@ class GymStation(StationNode):
             self.get_logger().error(f'{self.task.gym.id} failed in a step: {error!r}; the episode ends here')
 
     def _show(self, step: GymStep, compute: float) -> None:
-        stamp = dict(zip(('sec', 'nanosec'), divmod(self._stamp, SECOND)))
+        stamp = Time(nanoseconds=self._stamp).to_msg()
         if self._view.get_subscription_count():
             self._draw(stamp)
         self._verdicts.publish(self._verdict(step, stamp, compute))
         message = observation_message(step.observation)
-        message.header.stamp.sec, message.header.stamp.nanosec = stamp['sec'], stamp['nanosec']
+        message.header.stamp = stamp
         message.episode, message.seed, message.step = self._episode, self._seed, step.number
         message.reward, message.terminated, message.truncated = step.reward, step.terminated, step.truncated
         self._observations.publish(message)
 
-    def _draw(self, stamp: dict) -> None:
+    def _draw(self, stamp: Stamp) -> None:
         image = self._world.image()
         if image is None:
             return
         message = Image()
         message.header.frame_id = FRAME
-        message.header.stamp.sec, message.header.stamp.nanosec = stamp['sec'], stamp['nanosec']
+        message.header.stamp = stamp
         fill_image(message, image, 'rgb8')
         self._view.publish(message)
 
-    def _verdict(self, step: GymStep, stamp: dict, compute: float) -> Verdict:
-        limits = self.task.gym.measures
-        checks = [Check(name=name, passed=value > limits[name], value=value, limit=limits[name])
-                  for name, value in step.measures.items()]
+    def _verdict(self, step: GymStep, stamp: Stamp, compute: float) -> Verdict:
+        checks = [Check(name=name, passed=passed, value=value, limit=limit)
+                  for name, passed, value, limit in self.task.gym.checks(step.measures)]
         said = ', '.join(f'{check.name} {check.value:.3g} of {check.limit:g}' for check in checks)
         message = Verdict(
-            task=self.task.name, env_hash=self._environment(), checks=checks, compute=compute,
+            task=self.task.name, env_hash=self._environment.now(), checks=checks, compute=compute,
             outcome=Verdict.SUCCESS if step.success else Verdict.NOT_YET,
             reason=f'{"done" if step.success else "not done"} by the environment\'s own measure'
                    f'{": " if said else ""}{said}')
         message.header.frame_id = FRAME
-        message.header.stamp.sec, message.header.stamp.nanosec = stamp['sec'], stamp['nanosec']
+        message.header.stamp = stamp
         return message
-
-    def _environment(self) -> str:
-        """The environment's hash, as the files are now (at most HASH_PERIOD old)."""
-        now = time.monotonic()
-        if now - self._hash_time >= HASH_PERIOD:
-            self._hash_time = now
-            try:
-                self._hash = self.current_env_hash()
-            except OSError as error:
-                self._hash = ''
-                self.get_logger().error(f'the environment cannot be read: {error}', throttle_duration_sec=5.0)
-        return self._hash
 
     def destroy_node(self):
         if hasattr(self, '_server'):

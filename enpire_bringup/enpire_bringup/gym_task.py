@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Mapping
 
 from enpire_bringup.action_space import BoxSpace, DiscreteSpace, read_gym_space
 from enpire_bringup.configuration import ConfigurationError, Section
@@ -25,6 +26,10 @@ class GymTerms:
     arguments: dict
     success: str
     measures: dict[str, float]
+
+    def checks(self, measured: Mapping[str, float]) -> list[tuple[str, bool, float, float]]:
+        """(name, passed, value, limit) of what was measured."""
+        return [(name, value > self.measures[name], value, self.measures[name]) for name, value in measured.items()]
 
 
 @dataclass(frozen=True, kw_only=True)

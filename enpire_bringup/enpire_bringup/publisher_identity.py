@@ -39,6 +39,11 @@ class PublisherIdentity:
         self._heard = now
         return True
 
+    @property
+    def is_there(self) -> bool:
+        """Whether the graph knows a publisher of the right name, so that its next message will not be dropped."""
+        return self._name in self._names().values()
+
     def forget_intruder(self) -> None:
         self.intruder = ''
 
@@ -46,8 +51,7 @@ class PublisherIdentity:
         if identity == self._stranger and now - self._looked < LOOK_PERIOD:
             return False
         self._stranger, self._looked = identity, now
-        there = {bytes(entry.endpoint_gid): f'{entry.node_namespace.rstrip("/")}/{entry.node_name}'
-                 for entry in self._node.get_publishers_info_by_topic(self._topic)}
+        there = self._names()
         name = there.get(identity, _UNKNOWN)
         if _UNKNOWN in name:
             return False
@@ -56,3 +60,8 @@ class PublisherIdentity:
             return True
         self.intruder = f'{name} publishes {self._topic} as well, where only {self._name} has a say'
         return False
+
+    def _names(self) -> dict[bytes, str]:
+        """Identity -> full name of the node, of every publisher that the graph knows."""
+        return {bytes(entry.endpoint_gid): f'{entry.node_namespace.rstrip("/")}/{entry.node_name}'
+                for entry in self._node.get_publishers_info_by_topic(self._topic)}

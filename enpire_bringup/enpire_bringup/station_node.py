@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import math
+import time
 
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.exceptions import InvalidParameterValueException
@@ -26,6 +27,9 @@ STATE_QOS = _profile(10)
 LATEST_QOS = _profile(1)
 LATCHED_QOS = _profile(1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 HISTORY_QOS = _profile(100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+
+
+HASH_PERIOD = 1.0       # s of wall time between two looks at the environment's files
 
 
 class StationNode(Node):
@@ -112,3 +116,34 @@ class StationNode(Node):
         if self.task is None:
             raise ConfigurationError(f'{self.get_name()} has no task, so there is no environment to hash')
         return environment_hash(self.task, self.station)
+
+
+class EnvironmentHash:
+    """The hash of a node's environment for what it publishes: as the files are now, read at most every HASH_PERIOD.
+
+    Made, it reads them: `at_start`. What changes is said once.
+    """
+
+    def __init__(self, node: StationNode):
+        self._node = node
+        self.at_start = self._now = node.current_env_hash()
+        self._read = time.monotonic()
+
+    def now(self) -> str:
+        """SHA-256 (hex), '' where the files cannot be read."""
+        if time.monotonic() - self._read >= HASH_PERIOD:
+            self.read()
+        return self._now
+
+    def read(self) -> None:
+        """Look at the files, whenever that was done last."""
+        self._read, known = time.monotonic(), self._now
+        try:
+            self._now = self._node.current_env_hash()
+        except OSError as error:
+            self._now = ''
+            self._node.get_logger().error(f'the environment cannot be read: {error}', throttle_duration_sec=5.0)
+        if self._now != known:
+            self._node.get_logger().error(
+                f'the environment was changed on disk: hash {known[:12]} became {self._now[:12] or "none"} '
+                f'({self.at_start[:12]} at the start); trials that run now are INVALID')

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import queue
 import threading
-import time
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -26,13 +25,12 @@ from enpire_bringup.paths import runs_directory
 from enpire_bringup.publisher_identity import PublisherIdentity
 from enpire_bringup.serialized_messages import JointStateReader
 from enpire_bringup.silence_watch import SilenceWatch, WorldWatch
-from enpire_bringup.station_node import HISTORY_QOS, IMAGE_QOS, STATE_QOS, StationNode
+from enpire_bringup.station_node import HISTORY_QOS, IMAGE_QOS, STATE_QOS, EnvironmentHash, StationNode
 from enpire_msgs.msg import Check, ObjectPose, Verdict
 from enpire_reward.judge import Judgement, RewardJudge, abstention
 from enpire_reward.observation import FrameAssembler, ObjectView
 
 OUTCOMES = {'abstain': Verdict.ABSTAIN, 'not_yet': Verdict.NOT_YET, 'success': Verdict.SUCCESS}
-HASH_PERIOD = 1.0       # s of wall time between looks at the environment's files
 LOOK_PERIOD = 0.25      # s of wall time between looks for silence
 WAITING_FRAMES = 4      # that may wait for the reward program
 
@@ -46,13 +44,12 @@ class SuccessDetector(StationNode):
 
     def __init__(self, **kwargs):
         super().__init__('success_detector', **kwargs)
-        self.env_hash = self.current_env_hash()
+        self._environment = EnvironmentHash(self)
         # In simulation a joint state comes with every tick of the clock: their stamps are this node's time, and 100
         # clock messages a second need not wake it.
         self._simulated = self.get_parameter('use_sim_time').value
         self.set_parameters([Parameter('use_sim_time', value=False)])
         self._camera = self._task_camera()
-        self._hash, self._hash_time = self.env_hash, time.monotonic()
         self._last_stamp = 0
         self._failing = ''
         self._camera_problem = ''       # what camera_perception says of the task's camera
@@ -190,7 +187,7 @@ class SuccessDetector(StationNode):
         self._report(judgement)
         self._last_stamp = max(stamp, self._last_stamp)
         message = Verdict(
-            task=self.task.name, env_hash=self._environment(), outcome=OUTCOMES[judgement.outcome],
+            task=self.task.name, env_hash=self._environment.now(), outcome=OUTCOMES[judgement.outcome],
             reason=judgement.reason, compute=judgement.compute,
             checks=[Check(**asdict(check)) for check in judgement.checks])
         message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp, 1_000_000_000)
@@ -213,23 +210,6 @@ class SuccessDetector(StationNode):
         if self._simulated:
             return self._joint_states.newest or 0
         return self.get_clock().now().nanoseconds
-
-    def _environment(self) -> str:
-        """The environment's hash, as the files are now (at most HASH_PERIOD old)."""
-        now = time.monotonic()
-        if now - self._hash_time >= HASH_PERIOD:
-            self._hash_time = now
-            try:
-                self._hash, known = self.current_env_hash(), self._hash
-            except OSError as error:
-                self._hash, known = '', self._hash
-                self.get_logger().error(f'the environment cannot be read: {error}', throttle_duration_sec=5.0)
-            if self._hash != known:
-                self.get_logger().error(
-                    f'the environment was changed on disk: hash {known[:12]} became '
-                    f'{self._hash[:12] or "none"} ({self.env_hash[:12]} at the start); '
-                    'trials that run now are INVALID')
-        return self._hash
 
     def destroy_node(self):
         if hasattr(self, '_worker'):
